@@ -1,0 +1,210 @@
+"""What the API's answers mean: frozen values, without a trace of how they came.
+
+Every value carries the answer it was read from in `response`, and prints no whole phone number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from .exceptions import PaymentFailed, PaymentStillPending
+from .phone import mask_phones
+from .status import Change, PaymentStatus, advance
+
+__all__ = [
+    "APIResponse",
+    "Payment",
+    "PaymentRevision",
+    "PaymentUpdate",
+    "PhoneValidation",
+]
+
+
+def _masked(value: object) -> str:
+    return repr(value) if value is None else repr(mask_phones(str(value)))
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class APIResponse:
+    """One answer of the server, as it came.
+
+    Attributes:
+        status_code: the HTTP status.
+        headers: by name in lower case; a repeated header is joined with `, `.
+        body: the bytes of the body, not decompressed.
+        elapsed_seconds: from the first byte out to the last byte in.
+    """
+
+    status_code: int
+    headers: Mapping[str, str]
+    body: bytes
+    elapsed_seconds: float = attrs.field(default=0.0, eq=False)
+
+    def __repr__(self) -> str:
+        """Describe the answer without showing it: bodies hold phone numbers."""
+        return f"<APIResponse {self.status_code}, {len(self.body)} bytes>"
+
+    @property
+    def text(self) -> str:
+        """The body as text; bytes that are not UTF-8 are replaced."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> object:
+        """Decode the body as JSON.
+
+        Raises:
+            ValueError: if it is not JSON.
+        """
+        document: object = json.loads(self.body)
+        return document
+
+
+@attrs.frozen(kw_only=True)
+class Payment:
+    """A payment, as far as it is known.
+
+    Source: https://paynexus.co.ke/docs/stk-push and https://paynexus.co.ke/docs/transactions. Of an
+    answer's fields only the status is certain to be there; what is missing is `None`.
+
+    Attributes:
+        reference: PayNexus's name for the payment, such as `PNXABC123DEF`.
+        checkout_request_id: M-Pesa's name for the prompt, such as `ws_CO_2701202610…`.
+        status: where the payment stands.
+        status_text: the server's own word for it.
+        amount: in KES; an `int` when whole, otherwise a `Decimal`, never a float.
+        phone: the customer's number, as `254746990866`.
+        receipt: the M-Pesa receipt, such as `OEI2AK4Q16` (`provider_transaction_id`).
+        transaction_id: PayNexus's transaction id.
+        description: what the customer saw beside the amount.
+        account_reference: the merchant's own name for the payment.
+        payer_name: the customer's name, as M-Pesa tells it.
+        currency: `KES`.
+        failure_reason: why it failed, in the server's words.
+        created_at: when it was initiated. Times are aware; one without an offset is Kenyan time.
+        updated_at: when it last changed.
+        completed_at: when it was paid.
+        failed_at: when it failed.
+        response: the answer this was read from.
+    """
+
+    reference: str | None
+    status: PaymentStatus
+    status_text: str
+    checkout_request_id: str | None = attrs.field(default=None, repr=_masked)
+    amount: int | Decimal | None = None
+    phone: str | None = attrs.field(default=None, repr=_masked)
+    receipt: str | None = None
+    transaction_id: str | None = None
+    description: str | None = attrs.field(default=None, repr=_masked)
+    account_reference: str | None = attrs.field(default=None, repr=_masked)
+    payer_name: str | None = attrs.field(default=None, repr=False)
+    currency: str | None = None
+    failure_reason: str | None = attrs.field(default=None, repr=_masked)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    completed_at: datetime | None = None
+    failed_at: datetime | None = None
+    response: APIResponse | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the customer paid: `status` is `COMPLETED`."""
+        return self.status.succeeded
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the payment has ended, one way or the other."""
+        return self.status.is_terminal
+
+    def raise_for_status(self) -> Payment:
+        """Return the payment if the customer paid, and raise otherwise.
+
+        Raises:
+            PaymentFailed: if it ended `failed`, `cancelled` or `expired`.
+            PaymentStillPending: if it has not ended.
+        """
+        if self.succeeded:
+            return self
+        name = self.reference or "without a reference"
+        if self.is_terminal:
+            reason = f" ({mask_phones(self.failure_reason)})" if self.failure_reason else ""
+            msg = f"payment {name} is {self.status}{reason}: {_ENDINGS[self.status]}"
+            raise PaymentFailed(msg, payment=self)
+        msg = f"payment {name} is still {mask_phones(self.status_text)}; wait for it to end"
+        raise PaymentStillPending(msg, payment=self, attempts=0, last_error=None)
+
+    def merge(self, observed: Payment) -> tuple[Payment, Change]:
+        """Add what an observation tells to what is known.
+
+        Old news and contradictions change nothing but `response`; other news fills what was
+        missing and replaces what it repeats.
+
+        Args:
+            observed: the same payment, in a later or an earlier answer.
+        """
+        status, change = advance(self.status, observed.status)
+        if change in {Change.STALE, Change.CONFLICTING}:
+            return attrs.evolve(self, response=observed.response or self.response), change
+        known = attrs.asdict(self, recurse=False)
+        if change is Change.REVISED:  # why it had seemed to fail is no longer true
+            known |= {"failure_reason": None, "failed_at": None}
+        news = attrs.asdict(observed, recurse=False)
+        known |= {name: value for name, value in news.items() if value is not None}
+        return Payment(**{**known, "status": status}), change
+
+
+_ENDINGS: Final = {
+    PaymentStatus.FAILED: "no money moved, as far as is known",
+    PaymentStatus.CANCELLED: "the customer declined the prompt",
+    PaymentStatus.EXPIRED: "the customer did not answer the prompt in time",
+}
+
+
+@attrs.frozen(kw_only=True)
+class PhoneValidation:
+    """The API's opinion of a phone number.
+
+    Source: https://paynexus.co.ke/docs/stk-push, "Validate Phone Number".
+
+    Attributes:
+        original: the number as it was asked.
+        normalized: the number as `254746990866`, if it is one.
+        valid: whether a prompt can be sent to it.
+        provider: whose number it is, such as `mpesa`.
+        response: the answer this was read from.
+    """
+
+    valid: bool
+    original: str | None = attrs.field(default=None, repr=_masked)
+    normalized: str | None = attrs.field(default=None, repr=_masked)
+    provider: str | None = None
+    response: APIResponse | None = attrs.field(default=None, eq=False, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class PaymentUpdate:
+    """A payment has moved on.
+
+    Attributes:
+        payment: the payment as it stands now.
+        previous: the status it had before; `None` in the first update of a watch.
+        attempts: the status calls made for it so far.
+    """
+
+    payment: Payment
+    previous: PaymentStatus | None
+    attempts: int
+
+
+@attrs.frozen(kw_only=True)
+class PaymentRevision(PaymentUpdate):
+    """Late truth: a payment that was reported failed, cancelled or expired is completed after all.
+
+    Whoever acted on the earlier report has to act again: the customer has paid.
+    """
