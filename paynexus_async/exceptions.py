@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .models import APIResponse, Payment
+    from .models import APIResponse, Expectation, Payment
 
 __all__ = [
     "APIConnectionError",
@@ -147,16 +147,24 @@ class PaymentStillPending(PayNexusError):
     """The time to wait is over and the payment has not ended. It has not failed either.
 
     Attributes:
-        payment: the payment as last seen.
+        reference: the reference, or the checkout request id, that was waited for.
+        payment: the payment as last seen; `None` if it was never seen.
         attempts: the status calls that the wait has made.
         last_error: what the last status call met, if it was not an answer.
     """
 
     def __init__(
-        self, message: str, *, payment: Payment, attempts: int, last_error: APIError | None
+        self,
+        message: str,
+        *,
+        reference: str,
+        payment: Payment | None,
+        attempts: int,
+        last_error: APIError | None,
     ) -> None:
         """Keep what the wait has learned."""
         super().__init__(message)
+        self.reference = reference
         self.payment = payment
         self.attempts = attempts
         self.last_error = last_error
@@ -166,13 +174,13 @@ class PaymentMismatchError(PayNexusError):
     """An answer's reference, amount or phone contradicts what was asked: it is not believed.
 
     Attributes:
-        asked: the payment as it was asked for.
+        asked: what was asked.
         answered: the payment as the server tells it.
         differences: the names of the fields that contradict each other.
     """
 
     def __init__(
-        self, message: str, *, asked: Payment, answered: Payment, differences: Sequence[str]
+        self, message: str, *, asked: Expectation, answered: Payment, differences: Sequence[str]
     ) -> None:
         """Keep both sides."""
         super().__init__(message)

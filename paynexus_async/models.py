@@ -13,12 +13,13 @@ from typing import Final
 
 import attrs
 
-from .exceptions import PaymentFailed, PaymentStillPending
-from .phone import mask_phones
+from .exceptions import PaymentFailed, PaymentMismatchError, PaymentStillPending
+from .phone import mask_phones, phones_agree
 from .status import Change, PaymentStatus, advance
 
 __all__ = [
     "APIResponse",
+    "Expectation",
     "Payment",
     "PaymentRevision",
     "PaymentUpdate",
@@ -26,8 +27,19 @@ __all__ = [
 ]
 
 
-def _masked(value: object) -> str:
-    return repr(value) if value is None else repr(mask_phones(str(value)))
+_SHOWN_WHOLE: Final = frozenset({"reference", "receipt", "transaction_id"})  # long digits, no phone
+
+
+def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
+    shown = []
+    for field in attrs.fields(type(value)):
+        content = getattr(value, field.name)
+        if content is None:
+            continue
+        if isinstance(content, str) and field.name not in _SHOWN_WHOLE:
+            content = mask_phones(content)
+        shown.append(f"{field.name}={content!s}")
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -65,7 +77,7 @@ class APIResponse:
         return document
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Payment:
     """A payment, as far as it is known.
 
@@ -93,24 +105,28 @@ class Payment:
         response: the answer this was read from.
     """
 
-    reference: str | None
+    reference: str | None = None
     status: PaymentStatus
     status_text: str
-    checkout_request_id: str | None = attrs.field(default=None, repr=_masked)
+    checkout_request_id: str | None = None
     amount: int | Decimal | None = None
-    phone: str | None = attrs.field(default=None, repr=_masked)
+    phone: str | None = None
     receipt: str | None = None
     transaction_id: str | None = None
-    description: str | None = attrs.field(default=None, repr=_masked)
-    account_reference: str | None = attrs.field(default=None, repr=_masked)
-    payer_name: str | None = attrs.field(default=None, repr=False)
+    description: str | None = None
+    account_reference: str | None = None
+    payer_name: str | None = None
     currency: str | None = None
-    failure_reason: str | None = attrs.field(default=None, repr=_masked)
+    failure_reason: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
     completed_at: datetime | None = None
     failed_at: datetime | None = None
-    response: APIResponse | None = attrs.field(default=None, eq=False, repr=False)
+    response: APIResponse | None = attrs.field(default=None, eq=False)
+
+    def __repr__(self) -> str:
+        """Show what is known, with phone numbers masked."""
+        return _masked_repr(self)
 
     @property
     def succeeded(self) -> bool:
@@ -131,13 +147,15 @@ class Payment:
         """
         if self.succeeded:
             return self
-        name = self.reference or "without a reference"
+        name = self.reference or mask_phones(self.checkout_request_id or "without a reference")
         if self.is_terminal:
             reason = f" ({mask_phones(self.failure_reason)})" if self.failure_reason else ""
             msg = f"payment {name} is {self.status}{reason}: {_ENDINGS[self.status]}"
             raise PaymentFailed(msg, payment=self)
         msg = f"payment {name} is still {mask_phones(self.status_text)}; wait for it to end"
-        raise PaymentStillPending(msg, payment=self, attempts=0, last_error=None)
+        raise PaymentStillPending(
+            msg, reference=name, payment=self, attempts=0, last_error=None
+        )
 
     def merge(self, observed: Payment) -> tuple[Payment, Change]:
         """Add what an observation tells to what is known.
@@ -166,7 +184,75 @@ _ENDINGS: Final = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
+class Expectation:
+    """What was asked: an answer about a payment must agree with it.
+
+    Attributes:
+        reference: the reference asked for.
+        checkout_request_id: the checkout request id asked for.
+        amount: the amount initiated, in KES.
+        phone: the phone initiated, as `254746990866`.
+    """
+
+    reference: str | None = None
+    checkout_request_id: str | None = None
+    amount: int | Decimal | None = None
+    phone: str | None = None
+
+    def __repr__(self) -> str:
+        """Show what was asked, with phone numbers masked."""
+        return _masked_repr(self)
+
+    @classmethod
+    def of(cls, payment: Payment) -> Expectation:
+        """Expect of later answers what *payment* already tells."""
+        return cls(
+            reference=payment.reference,
+            checkout_request_id=payment.checkout_request_id,
+            amount=payment.amount,
+            phone=payment.phone,
+        )
+
+    @property
+    def key(self) -> str:
+        """The name by which the payment is asked for: its reference, or its checkout request id."""
+        return self.reference or self.checkout_request_id or ""
+
+    def check(self, answered: Payment) -> None:
+        """Refuse an answer that is about another payment, or settles this one otherwise.
+
+        What is missing on either side contradicts nothing. Amount and phone count once the payment
+        has ended: only then does anybody act on them.
+
+        Raises:
+            PaymentMismatchError: carrying both sides.
+        """
+        differences = [] if self._names(answered) else ["reference"]
+        if answered.is_terminal or differences:
+            if None not in (self.amount, answered.amount) and self.amount != answered.amount:
+                differences.append("amount")
+            if self.phone and answered.phone and not phones_agree(self.phone, answered.phone):
+                differences.append("phone")
+        if differences:
+            msg = (
+                f"the answer for payment {self.key!r} contradicts what was asked in "
+                f"{' and '.join(differences)}: asked {self!r}, answered {answered!r}; "
+                "it is not believed: compare both in the PayNexus dashboard"
+            )
+            raise PaymentMismatchError(
+                msg, asked=self, answered=answered, differences=differences
+            )
+
+    def _names(self, answered: Payment) -> bool:
+        if self.reference and answered.reference:
+            return self.reference.casefold() == answered.reference.casefold()
+        if self.checkout_request_id and answered.checkout_request_id:
+            return self.checkout_request_id == answered.checkout_request_id
+        return True
+
+
+@attrs.frozen(kw_only=True, repr=False)
 class PhoneValidation:
     """The API's opinion of a phone number.
 
@@ -181,10 +267,14 @@ class PhoneValidation:
     """
 
     valid: bool
-    original: str | None = attrs.field(default=None, repr=_masked)
-    normalized: str | None = attrs.field(default=None, repr=_masked)
+    original: str | None = None
+    normalized: str | None = None
     provider: str | None = None
-    response: APIResponse | None = attrs.field(default=None, eq=False, repr=False)
+    response: APIResponse | None = attrs.field(default=None, eq=False)
+
+    def __repr__(self) -> str:
+        """Show what is known, with phone numbers masked."""
+        return _masked_repr(self)
 
 
 @attrs.frozen(kw_only=True)
