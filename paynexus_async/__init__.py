@@ -1,0 +1,86 @@
+"""Async client for the PayNexus M-Pesa STK Push API.
+
+Each prompt is sent at most once, followed to its end, and reported truthfully.
+
+    from paynexus_async import AsyncPayNexus
+
+    async with AsyncPayNexus() as paynexus:  # PAYNEXUS_SECRET_KEY, PAYNEXUS_PUBLIC_KEY
+        payment = await paynexus.pay(amount=100, phone="0746990866", description="Order #12345")
+"""
+
+from ._version import __version__
+from .client import AsyncPayNexus
+from .exceptions import (
+    APIConnectionError,
+    APIError,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ClientStateError,
+    ConfigurationError,
+    ConflictError,
+    DuplicatePaymentError,
+    InternalServerError,
+    InvalidRequestError,
+    NotFoundError,
+    PaymentFailed,
+    PaymentMismatchError,
+    PaymentOutcomeUnknown,
+    PaymentStillPending,
+    PayNexusError,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+)
+from .models import (
+    APIResponse,
+    Expectation,
+    Payment,
+    PaymentRevision,
+    PaymentUpdate,
+    PhoneValidation,
+)
+from .phone import mask_phones, normalize_phone
+from .status import TERMINAL, TRANSITIONS, Change, PaymentStatus, advance
+
+__all__ = [
+    "TERMINAL",
+    "TRANSITIONS",
+    "APIConnectionError",
+    "APIError",
+    "APIResponse",
+    "APIResponseError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncPayNexus",
+    "AuthenticationError",
+    "BadRequestError",
+    "Change",
+    "ClientStateError",
+    "ConfigurationError",
+    "ConflictError",
+    "DuplicatePaymentError",
+    "Expectation",
+    "InternalServerError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "PayNexusError",
+    "Payment",
+    "PaymentFailed",
+    "PaymentMismatchError",
+    "PaymentOutcomeUnknown",
+    "PaymentRevision",
+    "PaymentStatus",
+    "PaymentStillPending",
+    "PaymentUpdate",
+    "PermissionDeniedError",
+    "PhoneValidation",
+    "RateLimitError",
+    "UnprocessableEntityError",
+    "__version__",
+    "advance",
+    "mask_phones",
+    "normalize_phone",
+]

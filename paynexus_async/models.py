@@ -219,24 +219,33 @@ class Expectation:
         """The name by which the payment is asked for: its reference, or its checkout request id."""
         return self.reference or self.checkout_request_id or ""
 
-    def check(self, answered: Payment) -> None:
+    @property
+    def label(self) -> str:
+        """The same name as messages may show it: a checkout request id ends in a phone number."""
+        return self.reference or mask_phones(self.checkout_request_id or "without a reference")
+
+    def check(self, answered: Payment, *, strictly: bool = False) -> None:
         """Refuse an answer that is about another payment, or settles this one otherwise.
 
         What is missing on either side contradicts nothing. Amount and phone count once the payment
         has ended: only then does anybody act on them.
 
+        Args:
+            answered: the payment as the server tells it.
+            strictly: whether amount and phone count at once.
+
         Raises:
             PaymentMismatchError: carrying both sides.
         """
         differences = [] if self._names(answered) else ["reference"]
-        if answered.is_terminal or differences:
+        if strictly or differences or answered.is_terminal:
             if None not in (self.amount, answered.amount) and self.amount != answered.amount:
                 differences.append("amount")
             if self.phone and answered.phone and not phones_agree(self.phone, answered.phone):
                 differences.append("phone")
         if differences:
             msg = (
-                f"the answer for payment {self.key!r} contradicts what was asked in "
+                f"the answer for payment {self.label} contradicts what was asked in "
                 f"{' and '.join(differences)}: asked {self!r}, answered {answered!r}; "
                 "it is not believed: compare both in the PayNexus dashboard"
             )

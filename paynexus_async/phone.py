@@ -21,7 +21,7 @@ _KENYA_CODE: Final = 254
 _PLAUSIBLE: Final = re.compile(r"\+?[0-9][0-9 ().\-]{7,19}")
 _NINE_OR_MORE_DIGITS: Final = re.compile(r"\d(?:[ ().\-]{0,2}\d){8,}")
 _NOT_DIGITS: Final = re.compile(r"\D")
-_MASKED: Final = re.compile(r"[*xX#•]+")
+_MASK_SIGNS: Final = re.compile(r"[*xX#•]")
 
 
 def normalize_phone(phone: str) -> str:
@@ -62,18 +62,22 @@ def normalize_phone(phone: str) -> str:
     return f"{_KENYA_CODE}{number.national_number}"
 
 
-def phones_agree(asked: str, answered: str) -> bool:
-    """Whether a phone in an answer can be the one that was asked for.
+def phones_agree(one: str, other: str) -> bool:
+    """Whether two phones in answers can be the same.
 
     A masked digit (`2547*****866`) agrees with any; spelling (`0746…`, `+254…`) does not matter.
     """
-    if _MASKED.search(answered):
-        pattern = _MASKED.sub(lambda run: rf"\d{{{len(run[0])}}}", answered.lstrip("+"))
-        return re.fullmatch(pattern, asked) is not None
+    first, second = _canonical(one), _canonical(other)
+    return len(first) == len(second) and all(
+        a == b or "*" in (a, b) for a, b in zip(first, second, strict=True)
+    )
+
+
+def _canonical(phone: str) -> str:
     try:
-        return normalize_phone(answered) == asked
+        return normalize_phone(phone)
     except InvalidRequestError:
-        return False
+        return _MASK_SIGNS.sub("*", phone.strip().lstrip("+"))
 
 
 def mask_phones(text: str) -> str:

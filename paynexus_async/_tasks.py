@@ -1,0 +1,107 @@
+"""Tasks that belong to the client, whatever becomes of the caller, on asyncio and on trio.
+
+A caller who is cancelled in the middle of an exchange must not take the exchange with it: httpcore
+1.0.9 loses the connection's place in its pool, and the reference of a prompt that is already on a
+phone would be lost with it. A task group cannot own these tasks, because a client may be opened and
+closed in different tasks (pytest's fixtures do), and cancel scopes may not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio.lowlevel import EventLoopToken, current_token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["EventLoopToken", "OwnedTask", "OwnedTasks", "current_token"]
+
+
+class OwnedTask:
+    """One task of the client's: anybody may wait for its end, nobody's waiting can end it."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]], *, finish: bool) -> None:
+        """Keep the work; `OwnedTasks.start` begins it."""
+        self.finish: Final = finish
+        self._work = work
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the work is over."""
+        return self._ended.is_set()
+
+    async def wait(self) -> None:
+        """Wait until the work is over, however it ended."""
+        await self._ended.wait()
+
+    def cancel(self) -> None:
+        """End the work at its next checkpoint."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Do the work. It handles its own exceptions: what escapes is a defect."""
+        try:
+            with self._scope:
+                await self._work()
+        finally:
+            self._ended.set()
+
+
+class OwnedTasks:
+    """The tasks of one client, on one event loop."""
+
+    def __init__(self) -> None:
+        """Own nothing yet."""
+        self._running: set[OwnedTask] = set()
+        self._handles: Final[set[asyncio.Task[None]]] = set()
+
+    def start(self, work: Callable[[], Awaitable[None]], *, finish: bool = False) -> OwnedTask:
+        """Begin *work* in a task of the client's own.
+
+        Args:
+            work: what to do.
+            finish: whether `close` lets it come to its end, within a bound.
+        """
+        task = OwnedTask(work, finish=finish)
+        self._running.add(task)
+
+        async def run() -> None:
+            try:
+                await task.run()
+            finally:
+                self._running.discard(task)
+
+        if _is_asyncio():
+            # The loop keeps weak references only; without ours, a task may vanish half-way.
+            handle = asyncio.get_running_loop().create_task(run())
+            self._handles.add(handle)
+            handle.add_done_callback(self._handles.discard)
+        else:
+            import trio  # noqa: PLC0415  # only where it is running already
+
+            trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
+        return task
+
+    async def close(self, seconds: float) -> None:
+        """End all tasks: those that ask for it may finish within so many seconds."""
+        try:
+            with anyio.move_on_after(seconds):
+                for task in tuple(self._running):
+                    if task.finish:
+                        await task.wait()
+        finally:
+            for task in tuple(self._running):
+                task.cancel()
+            with anyio.CancelScope(shield=True):
+                for task in tuple(self._running):
+                    await task.wait()
+
+
+def _is_asyncio() -> bool:
+    return current_token().backend_class.__module__.endswith("_asyncio")

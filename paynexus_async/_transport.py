@@ -1,0 +1,323 @@
+"""One exchange with the server: owned by the client, bounded in time and size, with a verdict.
+
+The only module that imports httpx.
+
+Whether a request left this machine is proven, not guessed from an exception's class: httpcore calls
+the `trace` extension with `send_request_headers.started` before the first byte goes out. As long as
+that has not happened, an exchange can still be given up, and then it never will. Afterwards,
+anything but a whole answer is unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from typing import Final, Generic, TypeVar
+
+import anyio
+import httpx
+
+from ._tasks import EventLoopToken, OwnedTasks, current_token
+from ._version import __version__
+from ._wire import BODY_BYTES_MAX, Call, Secret, connection_error, oversized_error
+from .exceptions import APIError, APITimeoutError, ClientStateError, ConfigurationError
+from .models import APIResponse
+
+__all__ = ["HTTPClient", "Transport"]
+
+_logger: Final = logging.getLogger("paynexus_async")
+
+HTTPClient = httpx.AsyncClient
+"""What `http_client=` takes."""
+
+T = TypeVar("T")
+Conclude = Callable[[APIResponse | APIError], T]
+"""Turns the end of an exchange into the caller's result, or raises. Runs exactly once, in the
+client's own task, whatever has become of the caller."""
+
+CONNECTIONS_MAX: Final = 10
+_CONNECT_SECONDS_MAX: Final = 10.0
+_BACKSTOP_SECONDS: Final = 1.0
+_FINISH_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 1.0
+_USER_AGENT: Final = (
+    f"paynexus-async/{__version__} python/{platform.python_version()} httpx/{httpx.__version__}"
+)
+
+_NEVER_SENT_WITHOUT_TRACE: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
+"""The exceptions that prove it where a transport does not call the trace (a mock, an ASGI app)."""
+
+
+class _NotAgainError(Exception):
+    """Raised inside httpcore, before the first byte, to keep a request from leaving."""
+
+
+class _Exchange(Generic[T]):
+    """One request on its way, and what is proven about it."""
+
+    def __init__(self, call: Call, conclude: Conclude[T], *, deadline: float) -> None:
+        self.call = call
+        self.deadline = deadline
+        self.settled = False
+        self._conclude = conclude
+        self._begun = False
+        self._traced = False
+        self._headers_sent = False
+        self._given_up = False
+        self._scope = anyio.CancelScope(deadline=deadline + _BACKSTOP_SECONDS)
+        self._value: T
+        self._error: Exception | None = None
+
+    @property
+    def may_have_left(self) -> bool:
+        """Whether it is not proven that the request is still here."""
+        return self._headers_sent or (self._begun and not self._traced)
+
+    def begin(self, *, traced: bool) -> anyio.CancelScope:
+        """Hand the request to the transport. Returns the scope to do it in."""
+        self._begun = True
+        self._traced = traced
+        return self._scope
+
+    async def trace(self, event: str, info: Mapping[str, object]) -> None:
+        """Watch httpcore at work; called before each of its steps, and after."""
+        self._traced = True
+        if not event.endswith("send_request_headers.started"):
+            return
+        if getattr(info.get("request"), "method", None) == b"CONNECT":
+            return  # to a proxy: our own request comes after it
+        if self._given_up:
+            msg = "given up before it was sent"
+            raise _NotAgainError(msg)
+        if self._headers_sent and self.call.moves_money:
+            msg = "a transport tried to send the request a second time"
+            raise _NotAgainError(msg)
+        self._headers_sent = True
+        # From here on a cancellation finds httpcore inside the block that closes the connection
+        # and frees its place; before, it could lose the place. Until here, httpx's own connect
+        # timeout bounds the time.
+        self._scope.deadline = self.deadline
+
+    def failed(self, error: BaseException, key: Secret) -> APIError:
+        """Translate what a transport raised."""
+        names = {kind.__name__ for kind in type(error).__mro__}
+        never_sent = not self._headers_sent and (
+            self._traced or not names.isdisjoint(_NEVER_SENT_WITHOUT_TRACE)
+        )
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        translated = connection_error(
+            self.call,
+            reason.replace(key.reveal(), "[key]"),
+            never_sent=never_sent,
+            timed_out="TimeoutException" in names,
+        )
+        translated.__cause__ = error
+        return translated
+
+    def ended_early(self, reason: str, *, timed_out: bool = False) -> APIError:
+        """Describe an end without an answer that no transport has raised."""
+        return connection_error(
+            self.call, reason, never_sent=not self.may_have_left, timed_out=timed_out
+        )
+
+    def timed_out(self) -> APIError:
+        """Describe the end of the time allowed."""
+        return self.ended_early("no whole answer within the time allowed", timed_out=True)
+
+    def give_up(self, answer: APIError) -> None:
+        """Settle without an answer, and see to it that a request still here never leaves."""
+        self._given_up = True
+        if self.may_have_left:
+            self._scope.cancel()
+        self.settle(answer)
+
+    def settle(self, answer: APIResponse | APIError) -> None:
+        """Draw the conclusion, once."""
+        if self.settled:
+            return
+        self.settled = True
+        _logger.debug("%s %s: %r", self.call.method, self.call.name, answer)
+        try:
+            self._value = self._conclude(answer)
+        except Exception as error:  # noqa: BLE001  # handed to the caller by `result`
+            self._error = error
+
+    def result(self) -> T:
+        """Return the conclusion, or raise it."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Transport:
+    """The way to the server: one pool, one event loop, a bounded number of exchanges."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        http_client: HTTPClient | None,
+        trust_env: bool,
+    ) -> None:
+        """Prepare; nothing is opened before the first exchange.
+
+        Raises:
+            ConfigurationError: if *http_client* is not an async client.
+        """
+        if http_client is not None and not _is_async_client(http_client):
+            msg = f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}"
+            raise ConfigurationError(msg)
+        self._base_url = base_url
+        self._ours = http_client is None
+        self._http = http_client or httpx.AsyncClient(
+            trust_env=trust_env,
+            limits=httpx.Limits(
+                max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX
+            ),
+        )
+        self._closed = False
+        self._loop: EventLoopToken | None = None
+        self._tasks: OwnedTasks
+        self._slots: anyio.Semaphore
+
+    def enter(self) -> OwnedTasks:
+        """Bind to the running event loop, at the first use; return the client's tasks on it.
+
+        Raises:
+            ClientStateError: if the client is closed, or bound to another loop.
+        """
+        if self._closed:
+            msg = "the client is closed: nothing was sent; create a new one"
+            raise ClientStateError(msg)
+        try:
+            loop = current_token()
+        except anyio.NoEventLoopError:
+            msg = "the client works inside a running event loop: call it from an async function"
+            raise ClientStateError(msg) from None
+        if self._loop is None:
+            self._loop = loop
+            self._tasks = OwnedTasks()
+            # httpcore's queue slows down with every request in it: keep them in front of the pool.
+            self._slots = anyio.Semaphore(CONNECTIONS_MAX, fast_acquire=True)
+        if self._loop != loop:
+            msg = (
+                "the client was first used in another event loop: nothing was sent; "
+                "create one client in each (asyncio.run() starts a new loop every time)"
+            )
+            raise ClientStateError(msg)
+        return self._tasks
+
+    async def exchange(
+        self,
+        call: Call,
+        key: Secret,
+        conclude: Conclude[T],
+        *,
+        timeout_seconds: float,
+        headers: Mapping[str, str],
+    ) -> T:
+        """Make one call: at most one request, one answer, within one time limit.
+
+        The exchange goes on when the caller is cancelled after the request has left: *conclude*
+        learns the answer all the same.
+
+        Returns:
+            What *conclude* makes of the answer or, without one, of the `APIError`.
+        """
+        tasks = self.enter()
+        exchange = _Exchange(call, conclude, deadline=anyio.current_time() + timeout_seconds)
+        scope = anyio.CancelScope(deadline=exchange.deadline)
+        try:
+            with scope:
+                await self._slots.acquire()
+                run = partial(self._run, exchange, key, headers)
+                await tasks.start(run, finish=call.moves_money).wait()
+        finally:
+            if scope.cancelled_caught or not exchange.may_have_left:
+                exchange.give_up(exchange.timed_out())
+        return exchange.result()
+
+    async def aclose(self) -> None:
+        """Let a payment that is being initiated have its answer, end all else, close the pool."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._loop is not None:
+                await self._tasks.close(_FINISH_SECONDS)
+        finally:
+            if self._ours:
+                with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self._http.aclose()
+
+    async def _run(self, exchange: _Exchange[T], key: Secret, headers: Mapping[str, str]) -> None:
+        answer: APIResponse | APIError | None = None
+        try:
+            if exchange.settled:
+                return  # given up before this task had its first turn
+            with exchange.begin(traced=self._ours) as scope:
+                answer = await self._round_trip(exchange, key, headers)
+            if scope.cancelled_caught:
+                answer = exchange.timed_out()
+        except Exception as error:  # noqa: BLE001  # whatever a transport raises is translated
+            answer = error if isinstance(error, APIError) else exchange.failed(error, key)
+        finally:
+            self._slots.release()
+            exchange.settle(answer or exchange.ended_early("the client was closed"))
+
+    async def _round_trip(
+        self, exchange: _Exchange[T], key: Secret, headers: Mapping[str, str]
+    ) -> APIResponse:
+        started = anyio.current_time()
+        left = max(exchange.deadline - started, 0.001)
+        request = self._http.build_request(
+            exchange.call.method,
+            self._base_url + exchange.call.path,
+            content=exchange.call.body,
+            headers={
+                **({"Content-Type": "application/json"} if exchange.call.body else {}),
+                "Accept": "application/json",
+                "User-Agent": _USER_AGENT,
+                **headers,
+                "Accept-Encoding": "identity",
+                "X-API-Key": key.reveal(),
+            },
+            # A tuple, because an httpx2 client does not take httpx's class.
+            timeout=(min(left, _CONNECT_SECONDS_MAX), left, left, left),
+            extensions={"trace": exchange.trace},
+        )
+        # `auth=None`: a challenge-response scheme of a borrowed client would send the body twice.
+        response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
+        try:
+            return await _read(exchange.call, response, started)
+        finally:
+            await response.aclose()
+
+
+async def _read(call: Call, response: httpx.Response, started: float) -> APIResponse:
+    """Read an answer as it came: not decompressed, and no more of it than a real one has."""
+    body = bytearray()
+    chunks: AsyncIterator[bytes] = response.aiter_raw()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            break
+    answer = APIResponse(
+        status_code=response.status_code,
+        headers=dict(response.headers),
+        body=bytes(body[:BODY_BYTES_MAX]),
+        elapsed_seconds=anyio.current_time() - started,
+    )
+    if len(body) > BODY_BYTES_MAX:
+        raise oversized_error(call, answer)
+    return answer
+
+
+def _is_async_client(client: object) -> bool:
+    """Whether it is an async client of httpx, or of its successor with the same interface."""
+    return any(
+        kind.__name__ == "AsyncClient" and kind.__module__.split(".")[0] in {"httpx", "httpx2"}
+        for kind in type(client).__mro__
+    )

@@ -1,0 +1,539 @@
+"""`AsyncPayNexus`: its life, and the things it does."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import anyio
+import attrs
+
+from ._budget import Budget
+from ._follow import Followers, Terms
+from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
+from ._retry import repeat
+from ._schedule import Schedule
+from ._transport import HTTPClient, Transport
+from ._wire import (
+    Call,
+    Intent,
+    Keys,
+    check_base_url,
+    check_headers,
+    expect_checkout_id,
+    expect_reference,
+    expectation_of,
+    initiate_call,
+    never_sent,
+    outcome_of_initiate,
+    read_payment,
+    read_phone,
+    status_call,
+    validate_call,
+    worth_repeating,
+)
+from .exceptions import APIError, ConfigurationError, InvalidRequestError, PayNexusError
+from .models import APIResponse, Expectation, Payment, PaymentUpdate, PhoneValidation
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+    from types import TracebackType
+
+    from ._prompts import Prompt
+    from ._retry import StopStrategy, WaitStrategy
+    from ._wire import Environment
+
+__all__ = ["AsyncPayNexus"]
+
+T = TypeVar("T")
+
+BASE_URL: Final = "https://paynexus.co.ke/api"
+"""Where the API lives (https://paynexus.co.ke/docs/stk-push)."""
+
+_TIMEOUT_SECONDS: Final = 30.0
+_READ_ATTEMPT_SECONDS_MAX: Final = 10.0
+_SECONDS_MAX: Final = 86_400.0
+_RETRIES_MAX: Final = 10
+
+
+@attrs.frozen
+class _Options:
+    timeout_seconds: float
+    retries: int
+    headers: Mapping[str, str]
+
+
+class AsyncPayNexus:
+    """A client of the PayNexus M-Pesa STK Push API, for asyncio and trio.
+
+        async with AsyncPayNexus(secret_key="sk_…", public_key="pk_…") as paynexus:
+            payment = await paynexus.pay(amount=100, phone="0746990866", description="Order #12345")
+            if payment.succeeded:
+                ...
+
+    One client serves a whole application: it shares one connection pool, one call quota and one
+    memory of what was sent. Create it once and close it at the end, with `async with` or `aclose()`.
+    It belongs to the event loop of its first call.
+
+    Whatever a method raises is a `PayNexusError`; `paynexus_async.exceptions` draws the tree.
+    """
+
+    def __init__(
+        self,
+        secret_key: str | None = None,
+        public_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = _TIMEOUT_SECONDS,
+        max_retries: int = 2,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: HTTPClient | None = None,
+        trust_env: bool = False,
+    ) -> None:
+        """Prepare a client; nothing is sent.
+
+        Args:
+            secret_key: `sk_…`, or `sb_…` for the sandbox environment; initiates payments. Left out,
+                it is `PAYNEXUS_SECRET_KEY`.
+            public_key: `pk_…`; reads, and so preserves the secret key's quota. Left out, it is
+                `PAYNEXUS_PUBLIC_KEY`; without either, the secret key reads too.
+            base_url: left out, `PAYNEXUS_BASE_URL`, or else the real API.
+            timeout: seconds that one method may take, all told: connecting, every attempt, every
+                pause between them. `wait_for_completion` and `watch` have limits of their own.
+            max_retries: how often a read is repeated after a passing error, and an initiate that
+                provably never left this machine. An initiate that left is never repeated.
+            default_headers: sent with every request.
+            http_client: used as it is, and never closed; for proxies, certificates, tests.
+            trust_env: whether proxies and certificates named in the environment are used.
+
+        Raises:
+            ConfigurationError: a key is missing, blank, malformed or the other one, the URL is not
+                https, or an option is out of range. The message never holds a key.
+        """
+        self._keys = Keys.of(
+            _given(secret_key, "PAYNEXUS_SECRET_KEY"), _given(public_key, "PAYNEXUS_PUBLIC_KEY")
+        )
+        url = _given(base_url, "PAYNEXUS_BASE_URL")
+        self._options = _Options(
+            _seconds("timeout", timeout, ConfigurationError),
+            _retries(max_retries),
+            check_headers(default_headers),
+        )
+        self._transport = Transport(
+            base_url=check_base_url(BASE_URL if url is None else url),
+            http_client=http_client,
+            trust_env=trust_env,
+        )
+        self._prompts = Prompts()
+        self._followers = Followers(
+            ask=self._look, tasks=self._transport.enter, budget=Budget(), schedule=Schedule()
+        )
+        self._is_view = False
+
+    def __repr__(self) -> str:
+        """Show the environment, and no key."""
+        return f"<AsyncPayNexus {self.environment}>"
+
+    @property
+    def environment(self) -> Environment:
+        """`sandbox` with an `sb_` key (1 to 50 KES a payment), else `production` (to 150,000)."""
+        return self._keys.environment
+
+    async def __aenter__(self) -> Self:
+        """Bind the client to the running event loop."""
+        self._transport.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the client: waits end, and a payment being initiated may have its answer (5 s).
+
+        A client made by `with_options` closes nothing.
+        """
+        if not self._is_view:
+            await self._transport.aclose()
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return a client with other options, which shares everything else with this one.
+
+        Args:
+            timeout: seconds that one method may take.
+            max_retries: repetitions after the first attempt.
+            default_headers: added to this client's; equal names are replaced.
+
+        Raises:
+            ConfigurationError: an option is out of range.
+        """
+        old = self._options
+        view = copy.copy(self)
+        view._options = _Options(
+            old.timeout_seconds
+            if timeout is None
+            else _seconds("timeout", timeout, ConfigurationError),
+            old.retries if max_retries is None else _retries(max_retries),
+            {**old.headers, **check_headers(default_headers)},
+        )
+        view._is_view = True
+        return view
+
+    # --- The documented calls
+
+    async def initiate_payment(
+        self,
+        amount: int,
+        phone: str,
+        description: str | None = None,
+        *,
+        allow_duplicate: bool = False,
+        timeout: float | None = None,
+    ) -> Payment:
+        """Push a payment prompt to a customer's phone, at most once.
+
+        At most one request leaves this machine, whatever happens. It is repeated only where it is
+        proven that not one byte of it had left. A caller who is cancelled after it left does not
+        take it back: its reference is kept, and an equal prompt is refused with it.
+
+        Source: `POST /mpesa/payment/initiate`, https://paynexus.co.ke/docs/stk-push.
+
+        Args:
+            amount: whole KES, 1 to 150,000 (1 to 50 in the sandbox environment).
+            phone: a Kenyan mobile number, such as `0746990866`.
+            description: what the customer sees, such as `Order #12345`.
+            allow_duplicate: send it although a prompt for the same phone and amount is open or
+                unknown.
+            timeout: seconds this may take, instead of the client's.
+
+        Returns:
+            The payment, `initiated`: its prompt is on the way to the phone.
+
+        Raises:
+            InvalidRequestError: the input was refused here.
+            ConfigurationError: there is no secret key.
+            DuplicatePaymentError: a prompt for the same phone and amount may still be open.
+            APIStatusError: PayNexus rejected it; no prompt was sent.
+            APIConnectionError: nothing left this machine; no prompt was sent.
+            PaymentMismatchError: a prompt was sent, for something else than was asked.
+            PaymentOutcomeUnknown: the answer was lost; a prompt may be on the phone.
+        """
+        key = self._keys.initiating
+        intent = Intent.of(amount, phone, description, self.environment)
+        deadline = self._deadline(timeout)
+        if not allow_duplicate:
+            await self._prove_that_none_is_open(intent, deadline)
+
+        async def attempt() -> Payment:
+            first = None if allow_duplicate else self._prompts.open_like(intent)
+            if first is not None:  # begun while this one paused between two attempts
+                raise refusal(first)
+            prompt = self._prompts.begin(intent, anyio.current_time())
+            return await self._transport.exchange(
+                initiate_call(intent),
+                key,
+                partial(self._conclude_initiate, prompt),
+                timeout_seconds=deadline - anyio.current_time(),
+                headers=self._options.headers,
+            )
+
+        return await repeat(
+            attempt,
+            worth_repeating=never_sent,
+            retries=self._options.retries,
+            deadline=deadline,
+        )
+
+    async def get_payment_status(
+        self, reference: str | Payment, *, timeout: float | None = None
+    ) -> Payment:
+        """Ask once where a payment stands.
+
+        Asked again, it never goes back: an answer older than what this client has seen changes
+        nothing.
+
+        Source: `GET /payments/{reference}`, https://paynexus.co.ke/docs/stk-push.
+
+        Args:
+            reference: such as `PNXABC123DEF`; a `Payment` is held to its amount and phone too.
+            timeout: seconds this may take, instead of the client's.
+
+        Raises:
+            InvalidRequestError: it cannot be a reference.
+            NotFoundError: there is no such payment.
+            APIError: no usable answer came.
+            PaymentMismatchError: the answer contradicts what was asked.
+        """
+        is_payment = isinstance(reference, Payment)
+        expected = expectation_of(reference) if is_payment else expect_reference(reference)
+        return await self._status(expected, timeout)
+
+    async def get_payment_status_by_checkout_id(
+        self, checkout_request_id: str, *, timeout: float | None = None
+    ) -> Payment:
+        """Ask once where the payment of an M-Pesa prompt stands.
+
+        Source: `POST /payments/status-by-checkout-id`, https://paynexus.co.ke/docs/stk-push.
+
+        Args:
+            checkout_request_id: such as `ws_CO_2701202610…`.
+            timeout: seconds this may take, instead of the client's.
+
+        Raises:
+            InvalidRequestError: it cannot be a checkout request id.
+            NotFoundError: there is no such payment.
+            APIError: no usable answer came.
+            PaymentMismatchError: the answer contradicts what was asked.
+        """
+        return await self._status(expect_checkout_id(checkout_request_id), timeout)
+
+    async def validate_phone(self, phone: str, *, timeout: float | None = None) -> PhoneValidation:
+        """Ask PayNexus whether a prompt can be sent to a number.
+
+        Source: `POST /mpesa/validate-phone`, https://paynexus.co.ke/docs/stk-push. To check a
+        number without spending a call, use `paynexus_async.normalize_phone`.
+
+        Args:
+            phone: as the customer wrote it.
+            timeout: seconds this may take, instead of the client's.
+
+        Raises:
+            InvalidRequestError: it is not text.
+            APIError: no usable answer came.
+        """
+        call = validate_call(phone)
+        return await self._read(call, partial(read_phone, call), self._deadline(timeout))
+
+    # --- Following
+
+    async def pay(
+        self,
+        amount: int,
+        phone: str,
+        description: str | None = None,
+        *,
+        max_wait: float = 120.0,
+        wait: WaitStrategy | None = None,
+        stop: StopStrategy | None = None,
+        allow_duplicate: bool = False,
+        timeout: float | None = None,
+    ) -> Payment:
+        """Push a prompt and wait until the payment has ended: both of the steps in one.
+
+        Args and errors are those of `initiate_payment` and `wait_for_completion`.
+        """
+        _seconds("max_wait", max_wait)
+        payment = await self.initiate_payment(
+            amount, phone, description, allow_duplicate=allow_duplicate, timeout=timeout
+        )
+        return await self.wait_for_completion(payment, max_wait=max_wait, wait=wait, stop=stop)
+
+    async def wait_for_completion(
+        self,
+        payment: Payment | str,
+        *,
+        max_wait: float = 120.0,
+        wait: WaitStrategy | None = None,
+        stop: StopStrategy | None = None,
+    ) -> Payment:
+        """Wait until a payment has ended, and return it, however it ended.
+
+        All callers who wait for one payment share one loop; cancelling one leaves the others. The
+        loop looks when looking is worth a call of the quota. Errors that may pass by themselves do
+        not end it, nor does a 404 in the first half minute after this client initiated the payment.
+
+        Args:
+            payment: the payment, its reference, or its checkout request id. One that has ended is
+                returned at once, without a call.
+            max_wait: seconds until `PaymentStillPending`, whatever is going on.
+            wait: a tenacity wait strategy, such as `wait_fixed(3)`, instead of the schedule.
+            stop: a tenacity stop strategy, such as `stop_after_attempt(5)`, besides *max_wait*.
+
+        Returns:
+            The payment with status `completed`, `failed`, `cancelled` or `expired`.
+
+        Raises:
+            InvalidRequestError: it cannot name a payment, or *max_wait* is out of range.
+            PaymentStillPending: it has not ended, and has not failed: the customer may still pay.
+            PaymentMismatchError: it ended otherwise than it was asked for.
+            APIStatusError: a refusal that time does not heal, such as a bad key (401, 403).
+        """
+        known = payment if isinstance(payment, Payment) else None
+        expected = expectation_of(payment)
+        terms = self._terms(max_wait, wait, stop)
+        return await self._followers.wait(expected, known, terms)
+
+    def watch(
+        self,
+        payment: Payment | str,
+        *,
+        max_wait: float = 120.0,
+        revisions_for: float = 0.0,
+        wait: WaitStrategy | None = None,
+        stop: StopStrategy | None = None,
+    ) -> AsyncGenerator[PaymentUpdate, None]:
+        """Yield a payment's state, and then each change of it, until it has ended.
+
+        Shares its loop with everybody else who waits for the payment. Close the iterator when
+        leaving early (`contextlib.aclosing`), so that nobody goes on asking.
+
+        Args:
+            payment: the payment, its reference, or its checkout request id.
+            max_wait: seconds until `PaymentStillPending`.
+            revisions_for: seconds to go on, with few calls, after the payment has ended without
+                money: late truth is yielded as a `PaymentRevision`.
+            wait: a tenacity wait strategy instead of the schedule.
+            stop: a tenacity stop strategy besides *max_wait*.
+
+        Raises:
+            InvalidRequestError: it cannot name a payment, or a number is out of range.
+            PaymentStillPending: it has not ended.
+            PaymentMismatchError: it ended otherwise than it was asked for.
+            APIStatusError: a refusal that time does not heal, such as a bad key (401, 403).
+        """
+        known = payment if isinstance(payment, Payment) else None
+        expected = expectation_of(payment)
+        if revisions_for != 0:
+            _seconds("revisions_for", revisions_for)
+        terms = self._terms(max_wait, wait, stop, revisions_for)
+        return self._followers.watch(expected, known, terms)
+
+    # --- How
+
+    async def _prove_that_none_is_open(self, intent: Intent, deadline: float) -> None:
+        """Refuse a second prompt beside a first one that may be open.
+
+        A prompt that has outlived any phone's patience is asked for, once: only the proof that its
+        payment has ended lets the next one pass.
+        """
+        first = self._prompts.open_like(intent)
+        if first is None:
+            return
+        is_old = anyio.current_time() - first.sent_at > PROMPT_LIFE_SECONDS
+        if is_old and first.payment is not None:
+            try:
+                await self._status(expectation_of(first.payment), deadline - anyio.current_time())
+            except PayNexusError as error:
+                raise refusal(first) from error
+            first = self._prompts.open_like(intent)
+        if first is not None:
+            raise refusal(first)
+
+    def _conclude_initiate(self, prompt: Prompt, answer: APIResponse | APIError) -> Payment:
+        """Draw the conclusion of an initiate, even if its caller is gone by now."""
+        try:
+            payment = outcome_of_initiate(prompt.intent, answer)
+        except PayNexusError as error:
+            self._prompts.settle(prompt, error)
+            raise
+        self._prompts.settle(prompt, payment)
+        self._followers.initiated(payment)
+        return payment
+
+    async def _status(self, expected: Expectation, timeout: float | None) -> Payment:
+        call = status_call(expected)
+        observed = await self._read(
+            call, partial(read_payment, call, expected=expected), self._deadline(timeout)
+        )
+        return self._observe(observed)
+
+    async def _look(self, expected: Expectation) -> Payment:
+        """Make one status call without repetitions: the loop that asked has its own schedule."""
+        call = status_call(expected)
+        seconds = min(self._options.timeout_seconds, _READ_ATTEMPT_SECONDS_MAX)
+        read = partial(read_payment, call, expected=expected)
+        observed = await self._exchange(call, read, seconds)
+        self._prompts.observe(observed)
+        return observed
+
+    def _observe(self, observed: Payment) -> Payment:
+        self._prompts.observe(observed)
+        return self._followers.observe(observed)
+
+    async def _read(
+        self, call: Call, read: Callable[[APIResponse], T], deadline: float
+    ) -> T:
+        """Make a call that changes nothing, again where that may help."""
+
+        async def attempt() -> T:
+            left = deadline - anyio.current_time()
+            return await self._exchange(call, read, min(left, _READ_ATTEMPT_SECONDS_MAX))
+
+        return await repeat(
+            attempt,
+            worth_repeating=worth_repeating,
+            retries=self._options.retries,
+            deadline=deadline,
+        )
+
+    async def _exchange(self, call: Call, read: Callable[[APIResponse], T], seconds: float) -> T:
+        def conclude(answer: APIResponse | APIError) -> T:
+            if isinstance(answer, APIError):
+                raise answer
+            return read(answer)
+
+        return await self._transport.exchange(
+            call,
+            self._keys.reading,
+            conclude,
+            timeout_seconds=seconds,
+            headers=self._options.headers,
+        )
+
+    def _deadline(self, timeout: float | None) -> float:
+        self._transport.enter()
+        seconds = self._options.timeout_seconds
+        return anyio.current_time() + (
+            seconds if timeout is None else _seconds("timeout", timeout)
+        )
+
+    def _terms(
+        self,
+        max_wait: float,
+        wait: WaitStrategy | None,
+        stop: StopStrategy | None,
+        revisions_seconds: float = 0.0,
+    ) -> Terms:
+        self._transport.enter()
+        return Terms(
+            deadline=anyio.current_time() + _seconds("max_wait", max_wait),
+            revisions_seconds=revisions_seconds,
+            wait=wait,
+            stop=stop,
+        )
+
+
+def _given(argument: str | None, variable: str) -> str | None:
+    """Return the argument, or else what the environment says; a blank variable says nothing."""
+    return argument if argument is not None else os.environ.get(variable) or None
+
+
+def _seconds(
+    name: str, value: float, error: type[PayNexusError] = InvalidRequestError
+) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 < value <= _SECONDS_MAX:
+        msg = f"{name} must be a number of seconds above 0 and at most {_SECONDS_MAX:,.0f} (a day)"
+        raise error(msg)
+    return float(value)
+
+
+def _retries(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _RETRIES_MAX:
+        msg = f"max_retries must be a whole number from 0 to {_RETRIES_MAX}"
+        raise ConfigurationError(msg)
+    return value
