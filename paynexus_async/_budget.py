@@ -20,8 +20,8 @@ class Budget:
 
     async def permit(self) -> None:
         """Wait until one more call may go out."""
-        while (seconds := self._paused_until - anyio.current_time()) > 0:
-            await anyio.sleep(seconds)
+        while self._paused_until > anyio.current_time():  # it may grow while it is slept
+            await anyio.sleep_until(self._paused_until)
 
     def pause(self, seconds: float) -> None:
         """Let nobody call for so many seconds; a longer pause stands."""

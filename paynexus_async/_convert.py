@@ -121,9 +121,7 @@ def configure_converter() -> cattrs.Converter:
     converter.register_structure_hook_func(
         lambda kind: kind == datetime | None, lambda v, _: _time(v)
     )
-    converter.register_structure_hook_func(
-        lambda kind: kind == APIResponse | None, lambda v, _: v
-    )
+    converter.register_structure_hook_func(lambda kind: kind == APIResponse | None, lambda v, _: v)
     converter.register_structure_hook(bool, lambda v, _: _truth(v))
     converter.register_structure_hook(PaymentStatus, lambda v, _: v)
     converter.register_structure_hook(

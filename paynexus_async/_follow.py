@@ -222,7 +222,10 @@ class _Follower:
         try:
             await self._sleep(min(self._seconds_to_first_look(s.terms) for s in self.subscriptions))
             await poll(
-                self._look, absorb=self._absorb, wait=self._wait, stop=self._stop,
+                self._look,
+                absorb=self._absorb,
+                wait=self._wait,
+                stop=self._stop,
                 sleep=self._sleep,
             )
             error = None
@@ -245,9 +248,7 @@ class _Follower:
             self.last_error = error
             if isinstance(error, RateLimitError):
                 seconds = error.retry_after
-                self._group.budget.pause(
-                    _PAUSE_AFTER_429_SECONDS if seconds is None else seconds
-                )
+                self._group.budget.pause(_PAUSE_AFTER_429_SECONDS if seconds is None else seconds)
             raise
         self.last_error = None
         self._group.observe(observed)

@@ -1,10 +1,12 @@
 """Doing something again: the only module that imports tenacity.
 
-Tenacity runs the loops; what to repeat, when, and for how long is decided elsewhere. Three habits of
-tenacity 9 are kept in here. Its clock is fixed to `time.monotonic`, which no event loop's virtual
-clock moves: every strategy sees a state whose times come from the event loop. A loop that ends by a
-result raises `RetryError` even with `reraise=True`: a callback ends it instead. And
-`retry_if_not_exception_type` would repeat a cancellation: only named errors are repeated.
+Tenacity runs the loops; what to repeat, when, and for how long is decided elsewhere. Three habits
+of tenacity 9 stay in here:
+
+* Its clock is `time.monotonic`, which no event loop's virtual clock moves: every strategy sees a
+  state whose times come from the event loop.
+* A loop that ends by a result raises `RetryError` even with `reraise=True`: a callback ends it.
+* `retry_if_not_exception_type` would repeat a cancellation: only named errors are repeated.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, retry_if_result

@@ -83,18 +83,20 @@ class OwnedTasks:
             self._handles.add(handle)
             handle.add_done_callback(self._handles.discard)
         else:
-            import trio  # noqa: PLC0415  # only where it is running already
+            import trio  # only where it is running already
 
             trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
         return task
 
     async def close(self, seconds: float) -> None:
         """End all tasks: those that ask for it may finish within so many seconds."""
+        for task in tuple(self._running):
+            if not task.finish:
+                task.cancel()
         try:
             with anyio.move_on_after(seconds):
                 for task in tuple(self._running):
-                    if task.finish:
-                        await task.wait()
+                    await task.wait()
         finally:
             for task in tuple(self._running):
                 task.cancel()

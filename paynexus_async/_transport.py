@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -22,7 +22,7 @@ import httpx
 from ._tasks import EventLoopToken, OwnedTasks, current_token
 from ._version import __version__
 from ._wire import BODY_BYTES_MAX, Call, Secret, connection_error, oversized_error
-from .exceptions import APIError, APITimeoutError, ClientStateError, ConfigurationError
+from .exceptions import APIError, ClientStateError, ConfigurationError
 from .models import APIResponse
 
 __all__ = ["HTTPClient", "Transport"]
@@ -299,11 +299,10 @@ class Transport:
 async def _read(call: Call, response: httpx.Response, started: float) -> APIResponse:
     """Read an answer as it came: not decompressed, and no more of it than a real one has."""
     body = bytearray()
-    chunks: AsyncIterator[bytes] = response.aiter_raw()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            break
+    if response.is_stream_consumed:  # a mock's answer is there at once
+        body += response.content[: BODY_BYTES_MAX + 1]
+    else:
+        await _read_into(body, response)
     answer = APIResponse(
         status_code=response.status_code,
         headers=dict(response.headers),
@@ -313,6 +312,24 @@ async def _read(call: Call, response: httpx.Response, started: float) -> APIResp
     if len(body) > BODY_BYTES_MAX:
         raise oversized_error(call, answer)
     return answer
+
+
+async def _read_into(body: bytearray, response: httpx.Response) -> None:
+    """Read a body up to the limit, and a little more if it is larger.
+
+    A loop that breaks off would leave the generators of httpx and httpcore suspended, to be
+    finalised whenever; so the connection is closed instead, and the loop runs into that.
+    """
+    try:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > 2 * BODY_BYTES_MAX:
+                return  # a transport that cannot be closed
+            if len(body) > BODY_BYTES_MAX:
+                await response.aclose()
+    except Exception:
+        if len(body) <= BODY_BYTES_MAX:
+            raise
 
 
 def _is_async_client(client: object) -> bool:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import attrs
@@ -35,6 +34,9 @@ from .exceptions import (
 )
 from .models import APIResponse, Expectation, Payment, PhoneValidation
 from .phone import mask_phones, normalize_phone
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "AMOUNT_KES_MAX",
@@ -75,10 +77,19 @@ _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _PHONE_SHAPED: Final = re.compile(r"\d{9,12}", re.ASCII)
 _CHECKOUT_PREFIX: Final = "ws_CO_"
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
-_OUR_HEADERS: Final = frozenset({
-    "accept-encoding", "authorization", "connection", "content-length", "content-type", "host",
-    "transfer-encoding", "x-api-key",
-})
+_OUR_HEADERS: Final = frozenset(
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "transfer-encoding",
+        "x-api-key",
+    }
+)
+_KEY_SHAPED: Final = re.compile(r"\b((?:sk|pk|sb|whsec)_)[A-Za-z0-9_-]+", re.ASCII)
 _KEY: Final = re.compile(r"[!-~]{4,256}", re.ASCII)  # visible ASCII: safe in a header line
 
 _REJECTIONS: Final = frozenset({400, 401, 403, 404, 409, 422, 429})
@@ -284,7 +295,9 @@ class Intent:
     description: str | None = None
 
     @classmethod
-    def of(cls, amount: int, phone: str, description: str | None, environment: Environment) -> Intent:
+    def of(
+        cls, amount: int, phone: str, description: str | None, environment: Environment
+    ) -> Intent:
         """Check the input of an initiate.
 
         Raises:
@@ -372,13 +385,14 @@ def expect_checkout_id(checkout_request_id: str) -> Expectation:
 def _check_name(expected: Expectation) -> None:
     """Let nothing into a path or a body that is not a name: no `../`, no `?`, no line break."""
     if expected.reference is not None:
-        argument, text = "reference", expected.reference
+        argument, example, text = "reference", "PNXABC123DEF", expected.reference
     else:
-        argument, text = "checkout_request_id", expected.checkout_request_id
+        argument, example = "checkout_request_id", "ws_CO_…"
+        text = expected.checkout_request_id or ""
     if not isinstance(text, str) or not _REFERENCE.fullmatch(text):
         msg = (
-            f"{argument} must be 1 to 64 letters, digits, '-' or '_', such as "
-            f"{'PNXABC123DEF' if argument == 'reference' else 'ws_CO_…'}; nothing was sent"
+            f"{argument} must be 1 to 64 letters, digits, '-' or '_', such as {example}; "
+            "nothing was sent"
         )
         raise InvalidRequestError(msg)
     if _PHONE_SHAPED.fullmatch(text):
@@ -389,8 +403,10 @@ def _check_name(expected: Expectation) -> None:
 def _amount(amount: int, environment: Environment) -> int:
     largest = AMOUNT_KES_MAX[environment]
     if isinstance(amount, bool) or not isinstance(amount, int):
-        got = f"{amount!r} ({type(amount).__name__})" if isinstance(amount, float | bool) else (
-            type(amount).__name__
+        got = (
+            f"{amount!r} ({type(amount).__name__})"
+            if isinstance(amount, float | bool)
+            else (type(amount).__name__)
         )
         msg = f"amount must be a whole number of KES (int), not {got}; nothing was sent"
         raise InvalidRequestError(msg)
@@ -624,11 +640,11 @@ def _advice(call: Call, status_code: int) -> str:
 
 
 def _quote(value: object) -> str | None:
-    """Return the server's words, made safe to print: short, on one line, phones masked."""
+    """Return foreign words, made safe to print: short, on one line, phones and keys masked."""
     if not isinstance(value, str) or not value.strip():
         return None
     line = "".join(c if c.isprintable() else " " for c in value[: 4 * _QUOTE_CHARACTERS_MAX])
-    line = mask_phones(" ".join(line.split()))
+    line = _KEY_SHAPED.sub(r"\1…", mask_phones(" ".join(line.split())))
     return line if len(line) <= _QUOTE_CHARACTERS_MAX else line[: _QUOTE_CHARACTERS_MAX - 1] + "…"
 
 
@@ -682,8 +698,7 @@ def _seconds_between(earlier: str, later: str) -> float | None:
 
 
 def never_sent(error: BaseException) -> bool:
-    """Whether an error proves that the request never left: the only one after which an initiate
-    may be tried again."""
+    """Whether an error proves that the request never left: only then may an initiate be retried."""
     return isinstance(error, APIConnectionError) and error.never_sent
 
 

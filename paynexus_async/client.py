@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -39,7 +40,7 @@ from .exceptions import APIError, ConfigurationError, InvalidRequestError, PayNe
 from .models import APIResponse, Expectation, Payment, PaymentUpdate, PhoneValidation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
     from ._prompts import Prompt
@@ -75,8 +76,8 @@ class AsyncPayNexus:
                 ...
 
     One client serves a whole application: it shares one connection pool, one call quota and one
-    memory of what was sent. Create it once and close it at the end, with `async with` or `aclose()`.
-    It belongs to the event loop of its first call.
+    memory of what was sent. Create it once and close it at the end, with `async with` or
+    `aclose()`. It belongs to the event loop of its first call.
 
     Whatever a method raises is a `PayNexusError`; `paynexus_async.exceptions` draws the tree.
     """
@@ -278,9 +279,9 @@ class AsyncPayNexus:
             APIError: no usable answer came.
             PaymentMismatchError: the answer contradicts what was asked.
         """
-        is_payment = isinstance(reference, Payment)
-        expected = expectation_of(reference) if is_payment else expect_reference(reference)
-        return await self._status(expected, timeout)
+        if isinstance(reference, Payment):
+            return await self._status(expectation_of(reference), timeout)
+        return await self._status(expect_reference(reference), timeout)
 
     async def get_payment_status_by_checkout_id(
         self, checkout_request_id: str, *, timeout: float | None = None
@@ -464,9 +465,7 @@ class AsyncPayNexus:
         self._prompts.observe(observed)
         return self._followers.observe(observed)
 
-    async def _read(
-        self, call: Call, read: Callable[[APIResponse], T], deadline: float
-    ) -> T:
+    async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
         """Make a call that changes nothing, again where that may help."""
 
         async def attempt() -> T:
@@ -497,9 +496,7 @@ class AsyncPayNexus:
     def _deadline(self, timeout: float | None) -> float:
         self._transport.enter()
         seconds = self._options.timeout_seconds
-        return anyio.current_time() + (
-            seconds if timeout is None else _seconds("timeout", timeout)
-        )
+        return anyio.current_time() + (seconds if timeout is None else _seconds("timeout", timeout))
 
     def _terms(
         self,
@@ -522,9 +519,7 @@ def _given(argument: str | None, variable: str) -> str | None:
     return argument if argument is not None else os.environ.get(variable) or None
 
 
-def _seconds(
-    name: str, value: float, error: type[PayNexusError] = InvalidRequestError
-) -> float:
+def _seconds(name: str, value: float, error: type[PayNexusError] = InvalidRequestError) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not 0 < value <= _SECONDS_MAX:
         msg = f"{name} must be a number of seconds above 0 and at most {_SECONDS_MAX:,.0f} (a day)"

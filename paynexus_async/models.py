@@ -36,8 +36,8 @@ def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
         content = getattr(value, field.name)
         if content is None:
             continue
-        if isinstance(content, str) and field.name not in _SHOWN_WHOLE:
-            content = mask_phones(content)
+        if isinstance(content, str | int | Decimal) and field.name not in _SHOWN_WHOLE:
+            content = mask_phones(str(content))
         shown.append(f"{field.name}={content!s}")
     return f"{type(value).__name__}({', '.join(shown)})"
 
@@ -153,9 +153,7 @@ class Payment:
             msg = f"payment {name} is {self.status}{reason}: {_ENDINGS[self.status]}"
             raise PaymentFailed(msg, payment=self)
         msg = f"payment {name} is still {mask_phones(self.status_text)}; wait for it to end"
-        raise PaymentStillPending(
-            msg, reference=name, payment=self, attempts=0, last_error=None
-        )
+        raise PaymentStillPending(msg, reference=name, payment=self, attempts=0, last_error=None)
 
     def merge(self, observed: Payment) -> tuple[Payment, Change]:
         """Add what an observation tells to what is known.
@@ -249,9 +247,7 @@ class Expectation:
                 f"{' and '.join(differences)}: asked {self!r}, answered {answered!r}; "
                 "it is not believed: compare both in the PayNexus dashboard"
             )
-            raise PaymentMismatchError(
-                msg, asked=self, answered=answered, differences=differences
-            )
+            raise PaymentMismatchError(msg, asked=self, answered=answered, differences=differences)
 
     def _names(self, answered: Payment) -> bool:
         if self.reference and answered.reference:

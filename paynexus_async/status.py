@@ -72,27 +72,31 @@ class PaymentStatus(StrEnum):
 _S = PaymentStatus
 _DOCUMENTED: Final = {status.value: status for status in _S if status is not _S.UNDOCUMENTED}
 
-TRANSITIONS: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = MappingProxyType({
-    _S.INITIATED: frozenset(
-        {_S.UNDOCUMENTED, _S.PROCESSING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
-    ),
-    # An unknown word says more than "sent" and less than the documented "being processed".
-    _S.UNDOCUMENTED: frozenset(
-        {_S.PROCESSING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
-    ),
-    _S.PROCESSING: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}),
-    _S.COMPLETED: frozenset(),
-    _S.FAILED: frozenset(),
-    _S.CANCELLED: frozenset(),
-    _S.EXPIRED: frozenset(),
-})
+TRANSITIONS: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = MappingProxyType(
+    {
+        _S.INITIATED: frozenset(
+            {_S.UNDOCUMENTED, _S.PROCESSING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
+        ),
+        # An unknown word says more than "sent" and less than the documented "being processed".
+        _S.UNDOCUMENTED: frozenset(
+            {_S.PROCESSING, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}
+        ),
+        _S.PROCESSING: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}),
+        _S.COMPLETED: frozenset(),
+        _S.FAILED: frozenset(),
+        _S.CANCELLED: frozenset(),
+        _S.EXPIRED: frozenset(),
+    }
+)
 """For each status, all that may be observed after it (polls skip steps)."""
 
-REVISIONS: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = MappingProxyType({
-    _S.FAILED: frozenset({_S.COMPLETED}),
-    _S.CANCELLED: frozenset({_S.COMPLETED}),
-    _S.EXPIRED: frozenset({_S.COMPLETED}),
-})
+REVISIONS: Final[Mapping[PaymentStatus, frozenset[PaymentStatus]]] = MappingProxyType(
+    {
+        _S.FAILED: frozenset({_S.COMPLETED}),
+        _S.CANCELLED: frozenset({_S.COMPLETED}),
+        _S.EXPIRED: frozenset({_S.COMPLETED}),
+    }
+)
 """Late truth: the terminal statuses that a later `completed` overrides."""
 
 TERMINAL: Final[frozenset[PaymentStatus]] = frozenset(

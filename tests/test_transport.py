@@ -1,0 +1,480 @@
+"""One exchange: who owns it, how long it may take, and what is proven about it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from paynexus_async import (
+    APIConnectionError,
+    APIError,
+    APIResponse,
+    APIResponseError,
+    APITimeoutError,
+    ClientStateError,
+    ConfigurationError,
+    PaymentOutcomeUnknown,
+)
+from paynexus_async._transport import CONNECTIONS_MAX, Transport
+from paynexus_async._wire import (
+    BODY_BYTES_MAX,
+    Intent,
+    Secret,
+    initiate_call,
+    outcome_of_initiate,
+    status_call,
+)
+from paynexus_async.models import Expectation
+
+from .fakes import PHONE, SECRET_KEY, FakeServer, initiated
+
+pytestmark = pytest.mark.anyio
+
+KEY = Secret(SECRET_KEY)
+INTENT = Intent(100, PHONE)
+READ = status_call(Expectation(reference="PNX1"))
+
+
+class Tracing(httpx.AsyncBaseTransport):
+    """A transport that traces like httpcore, and fails where it is told to."""
+
+    def __init__(self, *steps: str | float | Exception, sends: int = 1) -> None:
+        self.steps = steps
+        self.sends = sends
+        self.sent = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        trace = request.extensions["trace"]
+        for step in self.steps:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, float):
+                await anyio.sleep(step)
+            elif step == "tunnel":
+                connect = httpx.Request("CONNECT", "http://proxy")
+                connect.method = b"CONNECT"  # type: ignore[assignment]  # as httpcore spells it
+                await trace("http11.send_request_headers.started", {"request": connect})
+            else:
+                await trace(step, {})
+                self.sent += step.endswith("send_request_headers.started")
+        return httpx.Response(200, json={"success": True, "data": {}})
+
+
+CONNECTING = "connection.connect_tcp.started"
+HEADERS = "http11.send_request_headers.started"
+
+
+def transport_over(over: httpx.AsyncBaseTransport) -> Transport:
+    client = httpx.AsyncClient(transport=over)
+    return Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
+
+
+def keep(answer: APIResponse | APIError) -> Any:
+    return answer
+
+
+async def initiate(transport: Transport, seconds: float = 1.0) -> Any:
+    conclude = partial(outcome_of_initiate, INTENT)
+    return await transport.exchange(
+        initiate_call(INTENT), KEY, conclude, timeout_seconds=seconds, headers={}
+    )
+
+
+async def ask(transport: Transport, seconds: float = 1.0) -> Any:
+    return await transport.exchange(READ, KEY, keep, timeout_seconds=seconds, headers={})
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict"),
+    [
+        ([CONNECTING, httpx.ReadTimeout("slow")], "never sent"),
+        ([CONNECTING, httpx.ConnectError("refused")], "never sent"),
+        ([CONNECTING, RuntimeError("a defect in a transport")], "never sent"),
+        (["tunnel", httpx.ProxyError("the proxy said no")], "never sent"),
+        ([CONNECTING, HEADERS, httpx.ReadTimeout("slow")], "unknown"),
+        ([CONNECTING, HEADERS, httpx.ConnectError("odd, but it had left")], "unknown"),
+        ([HEADERS, httpx.RemoteProtocolError("cut")], "unknown"),
+        ([HEADERS, httpx.WriteTimeout("half of it")], "unknown"),
+        ([HEADERS, ValueError("a defect in a transport")], "unknown"),
+        (["tunnel", HEADERS, httpx.ReadError("reset")], "unknown"),
+        ([httpx.ConnectError("refused")], "never sent"),
+        ([httpx.ConnectTimeout("slow")], "never sent"),
+        ([httpx.PoolTimeout("full")], "never sent"),
+        ([httpx.ReadTimeout("slow")], "unknown"),
+        ([httpx.RemoteProtocolError("cut")], "unknown"),
+        ([OSError("a mock's own")], "unknown"),
+        (["http2.send_request_headers.started", httpx.ReadError("reset")], "unknown"),
+    ],
+)
+async def test_never_sent_is_proved_by_the_trace(steps, verdict):
+    """The exception's class counts only where a transport never traced at all."""
+    transport = transport_over(Tracing(*steps))
+    expected = APIConnectionError if verdict == "never sent" else PaymentOutcomeUnknown
+    with pytest.raises(expected) as caught:
+        await initiate(transport)
+    error = getattr(caught.value, "error", caught.value)
+    assert error.never_sent is (verdict == "never sent")
+    assert error.__cause__ is not None
+    await transport.aclose()
+
+
+async def test_a_transport_that_repeats_by_itself_is_stopped_before_the_second_body():
+    """At most one request per initiate, even with a retrying transport underneath."""
+    over = Tracing(HEADERS, HEADERS)
+    transport = transport_over(over)
+    with pytest.raises(PaymentOutcomeUnknown, match="a second time"):
+        await initiate(transport)
+    assert over.sent == 1
+    over.sent = 0
+    assert isinstance(await ask(transport), APIResponse)  # a read may be repeated
+    await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("steps", "never_sent"),
+    [([CONNECTING, 60.0, HEADERS], True), ([HEADERS, 60.0], False), ([60.0], False)],
+)
+async def test_the_time_limit_holds_and_the_verdict_is_true(steps, never_sent):
+    """What had not left by then never leaves; what had left is unknown."""
+    over = Tracing(*steps)
+    transport = transport_over(over)
+    started = anyio.current_time()
+    answer = await ask(transport, 2.0)
+    assert anyio.current_time() - started == pytest.approx(2.0)
+    assert isinstance(answer, APITimeoutError)
+    assert answer.never_sent is never_sent
+    await anyio.sleep(100)
+    assert over.sent == (HEADERS in steps[:1])
+    await transport.aclose()
+
+
+async def test_a_caller_who_is_cancelled_does_not_take_the_exchange_with_him(server: FakeServer):
+    """The answer arrives, and the conclusion is drawn without him."""
+    server.answers(initiated())
+    server.latency_seconds = 5
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    concluded: list[object] = []
+
+    with anyio.move_on_after(1) as scope:
+        await transport.exchange(
+            initiate_call(INTENT), KEY, concluded.append, timeout_seconds=30, headers={}
+        )
+    assert scope.cancelled_caught
+    assert concluded == []
+    await anyio.sleep(5)
+    assert [type(answer) for answer in concluded] == [APIResponse]
+    assert len(server.requests) == 1
+    await transport.aclose()
+
+
+async def test_what_is_cancelled_before_it_left_never_leaves():
+    """Neither while it waits for a place, nor while it connects."""
+    over = Tracing(CONNECTING, 10.0, HEADERS)
+    transport = transport_over(over)
+    answers: list[Any] = []
+    with anyio.move_on_after(1):
+        await transport.exchange(READ, KEY, answers.append, timeout_seconds=30, headers={})
+    assert [answer.never_sent for answer in answers] == [True]
+    await anyio.sleep(60)
+    assert over.sent == 0
+    await transport.aclose()
+
+
+async def test_an_exchange_cancelled_in_its_first_step_sends_nothing(server: FakeServer):
+    """Not even where the transport does not trace."""
+    server.answers(initiated())
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    answers: list[Any] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await transport.exchange(READ, KEY, answers.append, timeout_seconds=30, headers={})
+    await anyio.sleep(60)
+    assert [answer.never_sent for answer in answers] == [True]
+    assert server.requests == []
+    await transport.aclose()
+
+
+async def test_no_more_requests_enter_the_pool_than_there_are_connections(server: FakeServer):
+    """The queue stands in front of the pool, and everybody is served."""
+    inside = [0, 0]
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        inside[0] += 1
+        inside[1] = max(inside)
+        await anyio.sleep(1)
+        inside[0] -= 1
+        return httpx.Response(200, json={})
+
+    transport = transport_over(httpx.MockTransport(handle))
+    async with anyio.create_task_group() as group:
+        for _ in range(3 * CONNECTIONS_MAX):
+            group.start_soon(ask, transport, 60.0)
+    assert inside == [0, CONNECTIONS_MAX]
+    await transport.aclose()
+
+
+async def test_waiting_for_a_place_counts_against_the_time_limit(server: FakeServer):
+    """And is proven not to have sent anything."""
+    server.latency_seconds = 100
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    server.answers(initiated())
+    answers: list[Any] = []
+
+    async def one(seconds: float) -> None:
+        answers.append(await ask(transport, seconds))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(CONNECTIONS_MAX):
+            group.start_soon(one, 50.0)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(APITimeoutError) as caught:
+            await initiate(transport, 3.0)
+        assert caught.value.never_sent
+    assert len(server.requests) == CONNECTIONS_MAX
+    assert all(isinstance(answer, APITimeoutError) for answer in answers)
+    await transport.aclose()
+
+
+class Body(httpx.AsyncByteStream):
+    """A body of so many bytes; reading on after it was closed fails, as in httpcore."""
+
+    def __init__(self, size: int, *, closes: bool = True) -> None:
+        self.left = size
+        self.given = 0
+        self.closes = closes
+
+    def __aiter__(self) -> Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self.left < 0:
+            raise httpx.ReadError("closed")
+        if not self.left:
+            raise StopAsyncIteration
+        chunk = min(65536, self.left)
+        self.left -= chunk
+        self.given += chunk
+        return b"x" * chunk
+
+    async def aclose(self) -> None:
+        if self.closes and self.left:
+            self.left = -1
+
+
+async def test_a_body_of_the_largest_size_is_read_whole():
+    """One MiB is no crime."""
+    body = Body(BODY_BYTES_MAX)
+    transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    answer = await ask(transport)
+    assert isinstance(answer, APIResponse)
+    assert len(answer.body) == BODY_BYTES_MAX
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_larger_body_is_not_read_to_its_end(closes):
+    """The connection is closed; a transport that cannot be closed is left alone."""
+    body = Body(2**40, closes=closes)
+    transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    answer = await ask(transport)
+    assert isinstance(answer, APIResponseError)
+    assert "larger than 1,048,576 bytes" in str(answer)
+    assert answer.response is not None
+    assert len(answer.response.body) == BODY_BYTES_MAX
+    assert body.given <= (1 if closes else 2) * BODY_BYTES_MAX + 65536
+    await transport.aclose()
+
+
+async def test_a_body_cut_short_is_no_answer():
+    """What came of it is not taken for the whole."""
+
+    class Cut(Body):
+        async def __anext__(self) -> bytes:
+            if self.given:
+                raise httpx.RemoteProtocolError("cut")
+            return await super().__anext__()
+
+    cut = Cut(10**6)
+    transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=cut)))
+    answer = await ask(transport)
+    assert isinstance(answer, APIConnectionError)
+    assert not answer.never_sent
+    await transport.aclose()
+
+
+async def test_the_request_is_what_the_documentation_asks_for(server: FakeServer):
+    """Key, body, absolute URL; nothing compressed, and a User-Agent with the version."""
+    server.answers(initiated())
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    await transport.exchange(
+        initiate_call(INTENT), KEY, keep, timeout_seconds=1, headers={"X-Shop": "7"}
+    )
+    (request,) = server.requests
+    assert str(request.url) == "https://x.example/api/mpesa/payment/initiate"
+    assert request.headers["X-API-Key"] == SECRET_KEY
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["User-Agent"].startswith("paynexus-async/")
+    assert request.headers["X-Shop"] == "7"
+    await transport.aclose()
+
+
+async def test_a_borrowed_client_neither_redirects_nor_authenticates_again():
+    """Either would send the body a second time."""
+    requests: list[httpx.Request] = []
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        status = 307 if len(requests) == 1 else 401
+        challenge = 'Digest realm="x", nonce="y", qop="auth", algorithm="MD5"'
+        headers = {"Location": "/elsewhere", "WWW-Authenticate": challenge}
+        return httpx.Response(status, headers=headers)
+
+    client = httpx.AsyncClient(
+        transport=httpx.MockTransport(handle),
+        follow_redirects=True,
+        auth=httpx.DigestAuth("user", "password"),
+    )
+    transport = Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
+    with pytest.raises(PaymentOutcomeUnknown, match="redirect"):
+        await initiate(transport)
+    assert (await ask(transport)).status_code == 401
+    assert len(requests) == 2
+    await transport.aclose()
+    assert not client.is_closed
+
+
+async def test_a_key_in_a_foreign_error_is_not_repeated():
+    """Transports may quote headers."""
+    transport = transport_over(Tracing(httpx.LocalProtocolError(f"bad header {SECRET_KEY}")))
+    answer = await ask(transport)
+    assert SECRET_KEY not in str(answer)
+    await transport.aclose()
+
+
+async def test_closing_lets_an_initiate_have_its_answer_and_ends_reads_at_once(server: FakeServer):
+    """Money that may have moved is worth five seconds; a read is not."""
+    server.answers(initiated())
+    server.latency_seconds = 3
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    concluded: list[Any] = []
+    read: list[Any] = []
+
+    async def initiate_it() -> None:
+        await transport.exchange(
+            initiate_call(INTENT), KEY, concluded.append, timeout_seconds=30, headers={}
+        )
+
+    async def read_it() -> None:
+        await transport.exchange(READ, KEY, read.append, timeout_seconds=30, headers={})
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(initiate_it)
+        group.start_soon(read_it)
+        await anyio.sleep(1)
+        started = anyio.current_time()
+        await transport.aclose()
+        assert anyio.current_time() - started == pytest.approx(2.0)
+    assert isinstance(concluded[0], APIResponse)
+    assert isinstance(read[0], APIConnectionError)
+    assert "the client was closed" in str(read[0])
+
+
+async def test_closing_is_bounded_and_may_be_repeated(server: FakeServer):
+    """A server that never answers holds nobody up; what became of the initiate is unknown."""
+    server.answers(initiated())
+    server.latency_seconds = 1000
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    async with anyio.create_task_group() as group:
+
+        async def initiate_it() -> None:
+            with pytest.raises(PaymentOutcomeUnknown, match="the client was closed"):
+                await initiate(transport, 300)
+
+        group.start_soon(initiate_it)
+        await anyio.sleep(1)
+        started = anyio.current_time()
+        await transport.aclose()
+        await transport.aclose()
+        assert anyio.current_time() - started == pytest.approx(5.0)
+
+
+async def test_closing_in_a_cancelled_scope_still_ends_everything(server: FakeServer):
+    """Nobody waits, and nothing is left behind."""
+    server.answers(initiated())
+    server.latency_seconds = 1000
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    answers: list[Any] = []
+
+    async def initiate_it() -> None:
+        await transport.exchange(
+            initiate_call(INTENT), KEY, answers.append, timeout_seconds=300, headers={}
+        )
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(initiate_it)
+        await anyio.sleep(1)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await transport.aclose()
+    assert [answer.never_sent for answer in answers] == [False]
+
+
+async def test_a_closed_client_sends_nothing(server: FakeServer):
+    """It says so instead."""
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+    await transport.aclose()
+    with pytest.raises(ClientStateError, match="closed"):
+        await ask(transport)
+    assert server.requests == []
+
+
+async def test_our_own_pool_is_closed_with_the_client():
+    """Never used, or used: it is ours."""
+    transport = Transport(base_url="https://x.example/api", http_client=None, trust_env=False)
+    await transport.aclose()
+    assert transport._http.is_closed
+
+
+@pytest.mark.parametrize("client", [httpx.Client(), object(), "https://proxy"])
+async def test_only_an_async_client_is_borrowed(client):
+    """Anything else is refused at once."""
+    with pytest.raises(ConfigurationError, match=r"must be an httpx\.AsyncClient"):
+        Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
+
+
+async def test_a_defect_in_a_conclusion_reaches_the_caller(server: FakeServer):
+    """It is not swallowed by the task that met it."""
+    server.answers(initiated())
+    transport = Transport(
+        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+    )
+
+    def conclude(answer: object) -> None:
+        msg = "a defect"
+        raise ZeroDivisionError(msg)
+
+    with pytest.raises(ZeroDivisionError):
+        await transport.exchange(READ, KEY, conclude, timeout_seconds=1, headers={})
+    await transport.aclose()

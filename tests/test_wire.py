@@ -1,0 +1,538 @@
+"""The API's rules, without a socket."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paynexus_async import (
+    APIConnectionError,
+    APIResponse,
+    APIResponseError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    ConflictError,
+    Expectation,
+    InternalServerError,
+    InvalidRequestError,
+    NotFoundError,
+    PaymentMismatchError,
+    PaymentOutcomeUnknown,
+    PermissionDeniedError,
+    RateLimitError,
+    UnprocessableEntityError,
+    _wire,
+)
+from paynexus_async._wire import Intent, Keys
+
+from .fakes import CHECKOUT_ID, PHONE, PUBLIC_KEY, REFERENCE, SECRET_KEY
+
+INTENT = Intent(100, PHONE, "Order #12345")
+ASKED = Expectation(reference=REFERENCE)
+CALL = _wire.status_call(ASKED)
+INITIATED = {
+    "reference": REFERENCE, "checkout_request_id": CHECKOUT_ID, "amount": 100, "phone": PHONE,
+    "status": "initiated",
+}  # fmt: skip
+
+
+def reply(document: Any = None, status_code: int = 200, **headers: str) -> APIResponse:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return APIResponse(status_code=status_code, headers=names, body=body)
+
+
+def success(**data: Any) -> APIResponse:
+    return reply({"success": True, "data": data})
+
+
+# --- Keys
+
+
+@pytest.mark.parametrize(
+    ("secret", "public", "words"),
+    [
+        (None, None, "no API key"),
+        ("", None, "secret_key is blank"),
+        ("  ", None, "secret_key is blank"),
+        (None, "", "public_key is blank"),
+        (PUBLIC_KEY, None, "secret_key starts with pk_"),
+        (None, SECRET_KEY, "public_key starts with sk_"),
+        ("sk_live_abc\n", None, "line break"),
+        ("sk_live_abc\r\nX-Evil: 1", None, "line break"),
+        ("sk_ümlaut", None, "visible ASCII"),
+        ("sk_" + "a" * 300, None, "4 to 256"),
+        (b"sk_bytes", None, "blank"),
+    ],
+)
+def test_keys_that_cannot_work_are_refused_without_being_shown(secret, public, words):
+    """The message names the argument; the key is in no message, cause or context."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Keys.of(secret, public)
+    shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    for key in (secret, public):
+        assert not isinstance(key, str) or len(key.strip()) < 5 or key.strip() not in shown
+
+
+def test_keys_print_their_kind_only():
+    """A repr in a log or a traceback gives nothing away."""
+    keys = Keys.of(SECRET_KEY, PUBLIC_KEY)
+    assert repr(keys) == "Keys(secret=<key sk_…>, public=<key pk_…>)"
+    assert repr(Keys.of("unusual-key", None).secret) == "<key …>"
+
+
+@pytest.mark.parametrize(
+    ("secret", "public", "environment"),
+    [
+        ("sk_live_1", None, "production"),
+        ("sb_test_1", None, "sandbox"),
+        (None, "pk_live_1", "production"),
+        ("sb_test_1", "pk_live_1", "sandbox"),
+    ],
+)
+def test_a_sandbox_key_means_the_sandbox_environment(secret, public, environment):
+    """The key that spends decides."""
+    assert Keys.of(secret, public).environment == environment
+
+
+def test_reads_use_the_public_key_where_there_is_one():
+    """It preserves the secret key's quota."""
+    assert Keys.of(SECRET_KEY, PUBLIC_KEY).reading.reveal() == PUBLIC_KEY
+    assert Keys.of(SECRET_KEY, None).reading.reveal() == SECRET_KEY
+    assert Keys.of(None, PUBLIC_KEY).reading.reveal() == PUBLIC_KEY
+
+
+def test_initiating_needs_the_secret_key():
+    """With only a public key it is refused here."""
+    assert Keys.of(SECRET_KEY, PUBLIC_KEY).initiating.reveal() == SECRET_KEY
+    with pytest.raises(ConfigurationError, match="Nothing was sent"):
+        _ = Keys.of(None, PUBLIC_KEY).initiating
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://paynexus.co.ke/api", "https://example.com:8443/x/", "http://127.0.0.1:8765/api",
+        "http://localhost/api", "http://[::1]:80/api", "http://shop.localhost/api",
+    ],
+)  # fmt: skip
+def test_a_usable_base_url_is_taken(url):
+    """https everywhere, http on this machine; a trailing slash does not matter."""
+    assert _wire.check_base_url(url) == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "blank"),
+        (None, "blank"),
+        ("http://paynexus.co.ke/api", "must be https"),
+        ("http://10.0.0.1/api", "must be https"),
+        ("http://127.0.0.1.evil.example/api", "must be https"),
+        ("ftp://paynexus.co.ke", "must be https"),
+        ("paynexus.co.ke/api", "must be a URL"),
+        ("https://", "must be a URL"),
+        ("https://u:p@paynexus.co.ke/api", "without credentials"),
+        ("https://paynexus.co.ke/api?x=1", "query"),
+        ("https://paynexus.co.ke/api#x", "fragment"),
+        ("https://paynexus.co.ke/a b", "must be a URL"),
+        ("https://paynexus.co.ke/\n", "must be a URL"),
+        ("https://[::1/api", "must be a URL"),
+        ("https://paynexus.co.ke:99999/api", "must be a URL"),
+    ],
+)
+def test_a_base_url_that_keys_must_not_travel_to_is_refused(url, words):
+    """Keys travel to it."""
+    with pytest.raises(ConfigurationError, match=words):
+        _wire.check_base_url(url)
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"X-API-Key": "sk_x"}, "must not set X-API-Key"),
+        ({"Authorization": "Bearer sk_x"}, "must not set Authorization"),
+        ({"X-Trace": "a\r\nX-Evil: 1"}, "on one line"),
+        ({"X Trace": "a"}, "not one"),
+        ({5: "a"}, "not one"),
+        ({"X-Trace": 5}, "printable"),
+    ],
+)
+def test_headers_that_would_break_a_request_are_refused(headers, words):
+    """The value is never shown."""
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        _wire.check_headers(headers)
+    assert "sk_x" not in str(caught.value)
+    assert "Evil" not in str(caught.value)
+
+
+def test_other_headers_pass():
+    """They are sent as they are."""
+    assert _wire.check_headers({"X-Trace": "1"}) == {"X-Trace": "1"}
+    assert _wire.check_headers(None) == {}
+
+
+# --- Requests
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [
+        (True, r"not True \(bool\)"),
+        (1.0, r"not 1.0 \(float\)"),
+        (0.5, "whole number"),
+        ("100", "not str"),
+        (None, "not NoneType"),
+        (0, "1 to 150,000"),
+        (-1, "1 to 150,000"),
+        (150_001, "not 150001"),
+        pytest.param(10**5000, "a far larger number", id="huge"),
+    ],
+)
+def test_an_amount_that_cannot_be_asked_for_is_refused(amount, words):
+    """Whole KES, 1 to 150,000."""
+    with pytest.raises(InvalidRequestError, match=words):
+        Intent.of(amount, "0746990866", None, "production")
+
+
+@pytest.mark.parametrize(("environment", "largest"), [("production", 150_000), ("sandbox", 50)])
+def test_the_limits_are_those_of_the_environment(environment, largest):
+    """The sandbox environment takes 50 KES at most."""
+    assert Intent.of(largest, "0746990866", None, environment).amount == largest
+    assert Intent.of(1, "0746990866", None, environment).phone == PHONE
+    with pytest.raises(InvalidRequestError, match=f"{environment} environment"):
+        Intent.of(largest + 1, "0746990866", None, environment)
+
+
+@pytest.mark.parametrize("description", [5, "a\nb", "a\x00b", "x" * 256, "\ud800"])
+def test_a_description_that_a_phone_cannot_show_is_refused(description):
+    """Text of one line, of 255 characters at most."""
+    with pytest.raises(InvalidRequestError, match="description"):
+        Intent.of(1, "0746990866", description, "production")
+
+
+def test_an_initiate_is_the_documented_request():
+    """The documented body, and no field that was not given."""
+    call = _wire.initiate_call(INTENT)
+    assert (call.method, call.path, call.moves_money) == ("POST", "/mpesa/payment/initiate", True)
+    assert json.loads(call.body or b"") == {
+        "amount": 100,
+        "phone": PHONE,
+        "description": "Order #12345",
+    }
+    assert json.loads(_wire.initiate_call(Intent(1, PHONE)).body or b"") == {
+        "amount": 1,
+        "phone": PHONE,
+    }
+    assert PHONE not in f"{call!r} {INTENT!r}"
+
+
+def test_a_payment_is_asked_for_by_reference_or_else_by_checkout_id():
+    """Both of the documented ways."""
+    assert (CALL.method, CALL.path, CALL.body) == ("GET", f"/payments/{REFERENCE}", None)
+    call = _wire.status_call(_wire.expectation_of(CHECKOUT_ID))
+    assert (call.method, call.path) == ("POST", "/payments/status-by-checkout-id")
+    assert json.loads(call.body or b"") == {"checkout_request_id": CHECKOUT_ID}
+    assert not call.moves_money
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["", " ", "../x", "PNX/..", "PNX?x=1", "PNX#", "PNX%2e", "a" * 65, "PNX\n", "ПNX", "-x", None, 5],
+)
+def test_a_reference_that_could_change_the_path_is_refused(reference):
+    """Nothing but a name enters a path or a body."""
+    for expect in (_wire.expect_reference, _wire.expect_checkout_id, _wire.expectation_of):
+        with pytest.raises(InvalidRequestError):
+            expect(reference)
+
+
+@given(st.text())
+def test_no_text_becomes_a_path_with_anything_but_a_name(text):
+    """Whatever passes the check is one plain path segment."""
+    try:
+        expected = _wire.expect_reference(text)
+    except InvalidRequestError:
+        return
+    segment = _wire.status_call(expected).path.removeprefix("/payments/")
+    assert segment == text
+    assert segment.isascii()
+    assert not set(segment) & set("/?#%.\\ ")
+
+
+def test_mistaken_names_are_explained():
+    """A phone or a checkout request id in place of a reference gets a word of advice."""
+    with pytest.raises(InvalidRequestError, match="looks like a phone number"):
+        _wire.expect_reference("0746990866")
+    with pytest.raises(InvalidRequestError, match="get_payment_status_by_checkout_id"):
+        _wire.expect_reference(CHECKOUT_ID)
+
+
+@pytest.mark.parametrize("phone", [None, 746990866, "", "  ", "07\n46"])
+def test_only_text_is_sent_for_validation(phone):
+    """Whether it is a number is for the API to say."""
+    with pytest.raises(InvalidRequestError):
+        _wire.validate_call(phone)
+
+
+def test_a_phone_is_sent_for_validation_as_it_was_written():
+    """The documented request."""
+    call = _wire.validate_call("0746990866")
+    assert (call.method, call.path) == ("POST", "/mpesa/validate-phone")
+    assert json.loads(call.body or b"") == {"phone": "0746990866"}
+
+
+# --- Answers
+
+
+def test_a_success_becomes_a_payment_that_carries_its_answer():
+    """Status, headers and bytes of the answer stay within reach."""
+    answer = success(status="completed", amount="100.00")
+    payment = _wire.read_payment(CALL, answer, Expectation(reference=REFERENCE, phone=PHONE))
+    assert payment.response is answer
+    assert (payment.reference, payment.amount, payment.phone) == (REFERENCE, 100, PHONE)
+
+
+@pytest.mark.parametrize(
+    ("status_code", "kind"),
+    [
+        (400, BadRequestError), (401, AuthenticationError), (403, PermissionDeniedError),
+        (404, NotFoundError), (409, ConflictError), (418, APIStatusError),
+        (422, UnprocessableEntityError), (429, RateLimitError), (500, InternalServerError),
+        (503, InternalServerError), (599, InternalServerError),
+    ],
+)  # fmt: skip
+def test_each_status_has_its_class(status_code, kind):
+    """And carries what the server said."""
+    document = {
+        "success": False, "error": "nope", "code": "E_NOPE", "message": f"No for {PHONE}\nreally",
+        "errors": {"phone": ["bad", "worse"], "amount": "low", "x": [5], "y": []},
+    }  # fmt: skip
+    with pytest.raises(APIStatusError) as caught:
+        _wire.read_payment(CALL, reply(document, status_code, x_request_id="r1"), ASKED)
+    error = caught.value
+    assert type(error) is kind
+    assert (error.status_code, error.code, error.request_id) == (status_code, "E_NOPE", "r1")
+    assert error.detail == "No for 2547*****866 really"
+    assert error.errors == {"phone": ("bad", "worse"), "amount": ("low",)}
+    assert error.body == document
+    assert f"HTTP {status_code}: No for 2547*****866 really (phone: bad, worse;" in str(error)
+
+
+def test_an_error_without_json_is_still_an_error_of_its_status():
+    """A proxy's HTML page is not shown, but its status is."""
+    with pytest.raises(InternalServerError) as caught:
+        _wire.read_payment(CALL, reply(b"<html>502 Bad Gateway</html>", 502), ASKED)
+    assert (caught.value.code, caught.value.body, caught.value.errors) == (None, None, {})
+    assert "<html>" not in str(caught.value)
+    assert caught.value.response.text == "<html>502 Bad Gateway</html>"
+
+
+@pytest.mark.parametrize("words", ["x" * 5000, "a\x1b[31mred\r\nX", {"not": "text"}, ""])
+def test_what_a_server_says_is_quoted_safely(words):
+    """Short, on one line, without control characters."""
+    with pytest.raises(BadRequestError) as caught:
+        _wire.read_payment(CALL, reply({"message": words, "error": words}, 400), ASKED)
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+def test_success_false_is_an_error_whatever_the_status_says():
+    """HTTP 200 with `"success": false` is not a payment."""
+    with pytest.raises(APIStatusError, match="HTTP 200: Insufficient") as caught:
+        document = {"success": False, "message": "Insufficient", "data": {"status": "completed"}}
+        _wire.read_payment(CALL, reply(document), ASKED)
+    assert caught.value.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (reply(b"<html>"), "not JSON"),
+        (reply(b""), "not JSON"),
+        (reply(b'{"success": tr'), "not JSON"),
+        (reply(b"\xff\xfe"), "not JSON"),
+        (reply(b"[" * 100_000), "not JSON"),
+        (reply(b'{"success": true, "data": {"status": "completed", "amount": NaN}}'), "not JSON"),
+        (reply(b"9" * 5000), "not JSON"),
+        (reply([]), "no data"),
+        (reply({"success": True}), "no data"),
+        (reply({"success": True, "data": []}), "no data"),
+        (success(reference=REFERENCE), "no status"),
+        (success(status="completed", amount="much"), "amount"),
+        (reply({"success": True}, 302), "redirect"),
+        (reply({"success": True}, content_encoding="gzip"), "compressed"),
+    ],
+)
+def test_an_answer_that_cannot_be_understood_is_an_error_of_its_own(answer, words):
+    """Never a payment, and never a foreign exception."""
+    with pytest.raises(APIResponseError, match=words) as caught:
+        _wire.read_payment(CALL, answer, ASKED)
+    assert caught.value.response is answer
+
+
+@given(st.binary(max_size=200), st.integers(200, 599))
+def test_whatever_bytes_come_the_answer_is_a_payment_or_an_error_of_ours(body, status_code):
+    """Nothing of json or cattrs escapes."""
+    with pytest.raises((APIStatusError, APIResponseError)):
+        _wire.read_payment(CALL, reply(body, status_code), ASKED)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+FIELDS = ["status", "amount", "reference", "phone", "created_at", "checkout_request_id", "success"]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), json_values))
+def test_whatever_the_fields_hold_the_answer_is_a_payment_or_an_error_of_ours(fields):
+    """Any JSON in any field."""
+    try:
+        payment = _wire.read_payment(CALL, success(**fields), ASKED)
+    except (APIResponseError, PaymentMismatchError):
+        return
+    assert payment.status_text
+
+
+def test_the_opinion_on_a_phone_is_read():
+    """Or is an error, if there is none."""
+    call = _wire.validate_call("0746990866")
+    assert _wire.read_phone(call, success(valid=False)).valid is False
+    for answer in (success(), success(valid="yes")):
+        with pytest.raises(APIResponseError, match="whether the number is valid"):
+            _wire.read_phone(call, answer)
+
+
+# --- What became of an initiate
+
+
+def test_an_accepted_initiate_is_pending_with_a_reference():
+    """The documented answer."""
+    payment = _wire.outcome_of_initiate(INTENT, success(**INITIATED))
+    assert (payment.reference, payment.status, payment.amount) == (REFERENCE, "initiated", 100)
+
+
+def test_a_checkout_request_id_is_enough_to_follow_it_by():
+    """The reference may be missing."""
+    fields = {**INITIATED, "reference": None}
+    assert _wire.outcome_of_initiate(INTENT, success(**fields)).checkout_request_id == CHECKOUT_ID
+
+
+@pytest.mark.parametrize("status_code", [400, 401, 403, 404, 409, 422, 429])
+def test_a_rejected_initiate_says_that_no_prompt_was_sent(status_code):
+    """These statuses prove it."""
+    with pytest.raises(APIStatusError, match="No prompt was sent"):
+        _wire.outcome_of_initiate(INTENT, reply({"success": False}, status_code))
+
+
+UNPROVEN = [
+    reply({"success": False, "message": "Push failed"}, 200),
+    reply({"success": False}, 402),
+    reply({"success": False}, 408),
+    reply({"success": False}, 500),
+    reply(b"<html>", 502),
+    reply(b"<html>", 200),
+    reply(b"", 200),
+    reply({"success": True}, 307),
+    success(),
+    success(status="initiated"),
+    success(**{**INITIATED, "amount": "much"}),
+    _wire.connection_error(_wire.initiate_call(INTENT), "ReadError", never_sent=False, timed_out=False),
+    _wire.connection_error(_wire.initiate_call(INTENT), "slow", never_sent=False, timed_out=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", UNPROVEN)
+def test_whatever_else_answers_an_initiate_its_outcome_is_unknown(answer):
+    """And the message says that a prompt may be out, and not to send another."""
+    with pytest.raises(PaymentOutcomeUnknown, match="Do not initiate again") as caught:
+        _wire.outcome_of_initiate(INTENT, answer)
+    error = caught.value
+    assert (error.amount, error.phone) == (100, PHONE)
+    assert error.error is error.__cause__
+    assert error.response is (answer if isinstance(answer, APIResponse) else None)
+    assert PHONE not in str(error)
+
+
+def test_a_request_that_never_left_is_no_mystery():
+    """Nothing was sent, and trying again is safe."""
+    call = _wire.initiate_call(INTENT)
+    error = _wire.connection_error(call, "ConnectError", never_sent=True, timed_out=False)
+    with pytest.raises(APIConnectionError, match="trying again is safe") as caught:
+        _wire.outcome_of_initiate(INTENT, error)
+    assert caught.value is error
+    assert _wire.never_sent(error)
+
+
+@pytest.mark.parametrize("fields", [{"amount": 1000}, {"phone": "254700000001"}])
+def test_a_prompt_for_something_else_than_was_asked_is_refused_with_its_reference(fields):
+    """The money that may move is not the money that was asked for."""
+    with pytest.raises(PaymentMismatchError) as caught:
+        _wire.outcome_of_initiate(INTENT, success(**{**INITIATED, **fields}))
+    assert caught.value.answered.reference == REFERENCE
+
+
+# --- Repeating
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry_after": "7"}, {}, 7.0),
+        ({"retry_after": "0.5"}, {}, 0.5),
+        ({"retry_after": "-5"}, {}, 0.0),
+        ({"retry_after": "86400"}, {}, 120.0),
+        ({"retry_after": "nan"}, {"retry_after": 9}, 9.0),
+        ({"retry_after": "soon"}, {}, None),
+        ({}, {"retry_after": 60}, 60.0),
+        ({}, {"retry_after": "60"}, 60.0),
+        ({}, {"retry_after": True}, None),
+        ({}, {"retry_after": 10**400}, None),
+        ({}, {}, None),
+        (
+            {
+                "date": "Tue, 27 Jan 2026 07:17:18 GMT",
+                "retry_after": "Tue, 27 Jan 2026 07:17:48 GMT",
+            },
+            {},
+            30.0,
+        ),
+        ({"retry_after": "Tue, 27 Jan 2026 07:17:48 GMT"}, {"retry_after": 3}, 3.0),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms_and_capped(headers, body, seconds):
+    """Seconds, an HTTP date against the answer's own, or the body; two minutes at most."""
+    with pytest.raises(RateLimitError) as caught:
+        _wire.read_payment(CALL, reply(body, 429, **headers), ASKED)
+    assert caught.value.retry_after == seconds
+
+
+def statused(status_code: int) -> APIStatusError:
+    return APIStatusError("", response=reply(status_code=status_code))
+
+
+@pytest.mark.parametrize(
+    ("error", "worth"),
+    [
+        (APIConnectionError("", never_sent=False), True),
+        (APITimeoutError("", never_sent=True), True),
+        (APIResponseError(""), True),
+        (statused(200), True), (statused(408), True), (statused(409), True),
+        (statused(425), True), (statused(429), True), (statused(500), True),
+        (statused(400), False), (statused(401), False), (statused(403), False),
+        (statused(404), False), (statused(422), False),
+        (InvalidRequestError(""), False), (ValueError(), False), (KeyboardInterrupt(), False),
+    ],
+)  # fmt: skip
+def test_a_read_is_repeated_after_what_may_pass_by_itself(error, worth):
+    """And after nothing else, a cancellation least of all."""
+    assert _wire.worth_repeating(error) is worth
