@@ -1,0 +1,5 @@
+"""`python -m paynexus_async` is the command `paynexus`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,366 @@
+"""The commands, each a thin shell around one verb of the client."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Annotated, Final, NoReturn
+
+import anyio
+import attrs
+import httpx
+from cyclopts import App, CycloptsError, Parameter
+
+from .. import (
+    APIConnectionError,
+    AsyncPayNexus,
+    ConfigurationError,
+    InvalidRequestError,
+    Payment,
+    PayNexusError,
+    __version__,
+    mask_phones,
+)
+from ._outcome import Exit, exit_of_error, exit_of_payment
+from ._report import JsonReport, PlainReport, Report
+
+__all__ = ["app", "run"]
+
+SANDBOX_PORT: Final = 8765
+_STATUS_CALLS_AT_ONCE: Final = 5
+
+_EPILOGUE: Final = """\
+Keys come from PAYNEXUS_SECRET_KEY (sk_…, initiates) and PAYNEXUS_PUBLIC_KEY (pk_…, reads), never from
+the command line. Without --sandbox, commands talk to the real API.
+
+Exit codes: 0 paid · 1 refused or unreachable, nothing sent · 2 usage · 3 failed · 4 cancelled · 5 expired ·
+6 pending · 7 unknown: a prompt may be out · 8 the answer contradicts · 130 interrupted. Of several
+payments, the highest counts.
+"""
+
+app = App(
+    name="paynexus",
+    help="M-Pesa payments by PayNexus: each prompt sent at most once, and reported truthfully.",
+    help_epilogue=_EPILOGUE,
+    version=__version__,
+    result_action="return_value",
+)
+
+
+@attrs.frozen
+class Common:
+    """What every command that calls the API understands."""
+
+    sandbox: Annotated[bool, Parameter(negative="")] = False
+    "Talk to the sandbox on this machine (`paynexus sandbox`) instead of the real API."
+    port: int = SANDBOX_PORT
+    "Where the sandbox listens."
+    json: Annotated[bool, Parameter(negative="")] = False
+    "Print one JSON object for each event."
+    timeout: float = 30.0
+    "Seconds that one call may take, all told."
+
+
+Flattened = Annotated[Common, Parameter(name="*")]
+_DEFAULTS: Final = Common()
+
+
+@app.command
+def pay(
+    phone: str,
+    amount: str,
+    /,
+    *,
+    description: str | None = None,
+    max_wait: float = 120.0,
+    common: Flattened = _DEFAULTS,
+) -> int:
+    """Push a payment prompt to a phone, at most once, and wait for its end.
+
+    Parameters
+    ----------
+    phone
+        A Kenyan mobile number, such as 0746990866.
+    amount
+        Whole KES, such as 100.
+    description
+        What the customer sees, such as "Order #12345".
+    max_wait
+        Seconds to wait for the end.
+    """
+    return _tell(common, partial(_pay, phone, amount, description, max_wait))
+
+
+@app.command
+def wait(reference: str, /, *, max_wait: float = 120.0, common: Flattened = _DEFAULTS) -> int:
+    """Wait for the end of a payment that was initiated before.
+
+    Parameters
+    ----------
+    reference
+        Its reference, such as PNXABC123DEF, or its checkout request id (ws_CO_…).
+    max_wait
+        Seconds to wait for the end.
+    """
+    return _tell(common, partial(_wait, reference, max_wait))
+
+
+@app.command
+def status(*references: str, common: Flattened = _DEFAULTS) -> int:
+    """Ask once where payments stand; one call of the quota each.
+
+    Parameters
+    ----------
+    references
+        References, or checkout request ids (ws_CO_…).
+    """
+    if not references:
+        _misused("status: which payment? Give at least one reference")
+    return _tell(common, partial(_status, references), moving=False)
+
+
+@app.command(name="validate-phone")
+def validate_phone(phone: str, /, *, common: Flattened = _DEFAULTS) -> int:
+    """Ask PayNexus whether a prompt can be sent to a number.
+
+    Parameters
+    ----------
+    phone
+        The number, as the customer wrote it.
+    """
+    return _tell(common, partial(_validate_phone, phone), moving=False)
+
+
+@app.command
+def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float = 1.0) -> int:
+    """Run a complete PayNexus on this machine, until Ctrl-C.
+
+    Parameters
+    ----------
+    port
+        Where to listen, on 127.0.0.1; 0 takes a free one.
+    plan
+        Limit calls as this plan does: trial, basic, professional or enterprise.
+    speed
+        How much faster than life payments go; 10 expires a prompt in six seconds.
+    """
+    from ._sandbox import serve  # a web framework: only when it is asked for
+
+    return serve(port=port, plan=plan, speed=speed)
+
+
+@app.command
+def demo(*, speed: float = 10.0, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """See a payment completed, one cancelled and one expired, on a sandbox of its own.
+
+    Parameters
+    ----------
+    speed
+        How much faster than life payments go.
+    json
+        Print one JSON object for each event.
+    """
+    from ._sandbox import demonstrate  # a web framework: only when it is asked for
+
+    return anyio.run(demonstrate, speed, _report(json=json))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command, and return its exit code."""
+    try:
+        code = app(list(arguments), exit_on_error=False, print_error=False)
+    except (CycloptsError, InvalidRequestError, ConfigurationError) as error:
+        print(f"paynexus: {error}\nTry: paynexus --help", file=sys.stderr)
+        return Exit.USAGE
+    except ImportError as error:
+        print(f"paynexus: {error}", file=sys.stderr)
+        return Exit.USAGE
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    return code if isinstance(code, int) else Exit.COMPLETED
+
+
+# --- What the commands do
+
+
+@attrs.define
+class _Journey:
+    """How far a command has come, for whoever interrupts it."""
+
+    report: Report
+    sending: bool = False
+    payment: Payment | None = None
+
+
+Work = Callable[[AsyncPayNexus, _Journey], Awaitable[Exit]]
+
+
+async def _pay(
+    phone: str,
+    amount: str,
+    description: str | None,
+    max_wait: float,
+    paynexus: AsyncPayNexus,
+    journey: _Journey,
+) -> Exit:
+    if not re.fullmatch(r"[0-9]{1,9}", amount):  # an int() would round, or take "1_0" and "١"
+        msg = f"amount must be a whole number of KES, such as 100, not {amount[:20]!r}"
+        raise InvalidRequestError(msg)
+    journey.report.phase(f"sending a prompt for KES {amount} to {mask_phones(phone)}")
+    journey.sending = True
+    payment = await paynexus.initiate_payment(int(amount), phone, description)
+    journey.sending = False
+    return await _follow(payment, max_wait, paynexus, journey)
+
+
+async def _wait(
+    reference: str, max_wait: float, paynexus: AsyncPayNexus, journey: _Journey
+) -> Exit:
+    journey.report.phase(f"looking at {mask_phones(reference)}")
+    return await _follow(reference, max_wait, paynexus, journey)
+
+
+async def _follow(
+    payment: Payment | str, max_wait: float, paynexus: AsyncPayNexus, journey: _Journey
+) -> Exit:
+    async for update in paynexus.watch(payment, max_wait=max_wait):
+        journey.payment = update.payment
+        journey.report.update(update)
+    assert journey.payment is not None  # noqa: S101  # a watch ends with a payment, or raises
+    code = exit_of_payment(journey.payment)
+    journey.report.payment(journey.payment, code)
+    return code
+
+
+async def _status(
+    references: Sequence[str], paynexus: AsyncPayNexus, journey: _Journey
+) -> Exit:
+    answers: list[Payment | PayNexusError | None] = [None] * len(references)
+    places = anyio.CapacityLimiter(_STATUS_CALLS_AT_ONCE)
+
+    async def ask(index: int) -> None:
+        ask_for = (
+            paynexus.get_payment_status_by_checkout_id
+            if references[index].startswith("ws_CO_")
+            else paynexus.get_payment_status
+        )
+        async with places:
+            try:
+                answers[index] = await ask_for(references[index])
+            except PayNexusError as error:
+                answers[index] = error
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(references)):
+            group.start_soon(ask, index)
+    codes = [Exit.COMPLETED]
+    for answer in answers:
+        if isinstance(answer, Payment):
+            codes.append(exit_of_payment(answer))
+            journey.report.listed(answer, codes[-1])
+        elif answer is not None:
+            codes.append(exit_of_error(answer))
+            journey.report.error(answer, codes[-1])
+    return max(codes)
+
+
+async def _validate_phone(phone: str, paynexus: AsyncPayNexus, journey: _Journey) -> Exit:
+    validation = await paynexus.validate_phone(phone)
+    journey.report.phone(validation)
+    return Exit.COMPLETED if validation.valid else Exit.FAILED
+
+
+# --- Around every command
+
+
+def _tell(common: Common, work: Work, *, moving: bool = True) -> int:
+    """Run a command's work with a client, and tell how it went."""
+    journey = _Journey(_report(json=common.json, moving=moving))
+    try:
+        return anyio.run(_with_client, common, work, journey)
+    except KeyboardInterrupt:
+        return _interrupted(journey)
+
+
+async def _with_client(common: Common, work: Work, journey: _Journey) -> Exit:
+    report = journey.report
+    with report:
+        try:
+            async with _client(common, report) as paynexus:
+                return await work(paynexus, journey)
+        except PayNexusError as error:
+            code = exit_of_error(error)
+            report.error(error, code, _hint(error, common))
+            return code
+
+
+@asynccontextmanager
+async def _client(common: Common, report: Report) -> AsyncGenerator[AsyncPayNexus]:
+    """Open a client that counts its calls, on the real API or on the sandbox."""
+
+    async def count(request: httpx.Request) -> None:
+        report.calls += 1
+
+    secret_key, public_key, base_url = None, None, None
+    if common.sandbox:
+        from ..sandbox._engine import PUBLIC_KEY, SECRET_KEY
+
+        secret_key, public_key = SECRET_KEY, PUBLIC_KEY
+        base_url = f"http://127.0.0.1:{common.port}/api"
+    async with (
+        httpx.AsyncClient(event_hooks={"request": [count]}, trust_env=False) as http_client,
+        AsyncPayNexus(
+            secret_key,
+            public_key,
+            base_url=base_url,
+            timeout=common.timeout,
+            http_client=http_client,
+        ) as paynexus,
+    ):
+        yield paynexus
+
+
+def _report(*, json: bool, moving: bool = True) -> Report:
+    if json:
+        return JsonReport()
+    if moving and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        from ._live import LiveReport
+
+        return LiveReport()
+    return PlainReport()
+
+
+def _hint(error: PayNexusError, common: Common) -> str:
+    if common.sandbox and isinstance(error, APIConnectionError) and error.never_sent:
+        return f"Is the sandbox running? Start it: paynexus sandbox --port {common.port}"
+    if isinstance(error, ConfigurationError) and not common.sandbox:
+        return "To try without keys: paynexus demo, or --sandbox."
+    return ""
+
+
+def _interrupted(journey: _Journey) -> Exit:
+    """Say what is known when somebody presses Ctrl-C."""
+    if journey.payment is not None and not journey.payment.is_terminal:
+        reference = journey.payment.reference or journey.payment.checkout_request_id
+        print(
+            f"paynexus: you stopped waiting; the payment has not ended, and the customer may still "
+            f"pay. Go on with: paynexus wait {reference}",
+            file=sys.stderr,
+        )
+        return Exit.PENDING
+    if journey.sending:
+        print(
+            "paynexus: you stopped while the prompt was being sent: it may be on the phone. "
+            "Look in the PayNexus dashboard before you send another.",
+            file=sys.stderr,
+        )
+        return Exit.UNKNOWN
+    return Exit.INTERRUPTED
+
+
+def _misused(words: str) -> NoReturn:
+    raise InvalidRequestError(words)
