@@ -236,9 +236,7 @@ async def _follow(
     return code
 
 
-async def _status(
-    references: Sequence[str], paynexus: AsyncPayNexus, journey: _Journey
-) -> Exit:
+async def _status(references: Sequence[str], paynexus: AsyncPayNexus, journey: _Journey) -> Exit:
     answers: list[Payment | PayNexusError | None] = [None] * len(references)
     places = anyio.CapacityLimiter(_STATUS_CALLS_AT_ONCE)
 

@@ -83,7 +83,9 @@ class LiveReport(Report):
         spent = f"{self._seconds():.1f} s, {self.calls} calls"
         self._console.print(
             Group(
-                Text.assemble((f"{sign} ", style), (line_of(payment), "bold"), (f"  {spent}", "dim")),
+                Text.assemble(
+                    (f"{sign} ", style), (line_of(payment), "bold"), (f"  {spent}", "dim")
+                ),
                 Text(f"  {ADVICE.get(code, '')}", style=style),
             )
         )

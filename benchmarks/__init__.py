@@ -1,0 +1,1 @@
+"""Measurements beside alternatives, each in one run; ratios are what counts."""
