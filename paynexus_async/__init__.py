@@ -8,6 +8,7 @@ Each prompt is sent at most once, followed to its end, and reported truthfully.
         payment = await paynexus.pay(amount=100, phone="0746990866", description="Order #12345")
 """
 
+from ._schedule import Schedule, Survival
 from ._version import __version__
 from .client import AsyncPayNexus
 from .exceptions import (
@@ -78,6 +79,8 @@ __all__ = [
     "PermissionDeniedError",
     "PhoneValidation",
     "RateLimitError",
+    "Schedule",
+    "Survival",
     "UnprocessableEntityError",
     "__version__",
     "advance",

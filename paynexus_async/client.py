@@ -93,6 +93,7 @@ class AsyncPayNexus:
         default_headers: Mapping[str, str] | None = None,
         http_client: HTTPClient | None = None,
         trust_env: bool = False,
+        schedule: Schedule | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
@@ -109,6 +110,8 @@ class AsyncPayNexus:
             default_headers: sent with every request.
             http_client: used as it is, and never closed; for proxies, certificates, tests.
             trust_env: whether proxies and certificates named in the environment are used.
+            schedule: when to look at a payment; `Schedule(price=0.1)` spends more calls and knows
+                sooner, `Schedule(price=1)` the other way round.
 
         Raises:
             ConfigurationError: a key is missing, blank, malformed or the other one, the URL is not
@@ -130,7 +133,10 @@ class AsyncPayNexus:
         )
         self._prompts = Prompts()
         self._followers = Followers(
-            ask=self._look, tasks=self._transport.enter, budget=Budget(), schedule=Schedule()
+            ask=self._look,
+            tasks=self._transport.enter,
+            budget=Budget(),
+            schedule=schedule or Schedule(),
         )
         self._is_view = False
 

@@ -21,7 +21,9 @@ CHECKOUT_ID = "ws_CO_27012026101718139746990866"
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
 
-def answer(status_code: int = 200, headers: dict[str, str] | None = None, **document: Any) -> Answer:
+def answer(
+    status_code: int = 200, headers: dict[str, str] | None = None, **document: Any
+) -> Answer:
     """A JSON answer, as it is."""
     return httpx.Response(status_code, json=document, headers=headers)
 

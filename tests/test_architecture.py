@@ -51,7 +51,16 @@ ONE_HOME = {
     "asyncio": {"_tasks", "cli", "sandbox"},
 }
 
-PURE = {"status", "phone", "models", "_convert", "_wire", "_schedule", "_prompts", "sandbox._engine"}
+PURE = {
+    "status",
+    "phone",
+    "models",
+    "_convert",
+    "_wire",
+    "_schedule",
+    "_prompts",
+    "sandbox._engine",
+}
 CLOCKS = {"time", "random", "secrets", "asyncio", "anyio", "trio", "socket", "threading"}
 
 
@@ -117,7 +126,9 @@ def test_each_dependency_has_one_home(module):
 @pytest.mark.parametrize("module", sorted(PURE))
 def test_pure_modules_are_pure(module):
     """No clock, no randomness, no event loop, no `async`."""
-    assert not [n for n in ast.walk(MODULES[module]) if isinstance(n, ast.AsyncFunctionDef | ast.Await)]
+    assert not [
+        n for n in ast.walk(MODULES[module]) if isinstance(n, ast.AsyncFunctionDef | ast.Await)
+    ]
     assert not {name.split(".")[0] for name, _ in imports(module)} & CLOCKS
 
 
@@ -178,5 +189,7 @@ def test_public_signatures_hold_no_any():
     """What a user touches is typed."""
     for module in ("client", "models", "exceptions", "status", "phone"):
         assert not [
-            node for node in ast.walk(MODULES[module]) if isinstance(node, ast.Name) and node.id == "Any"
+            node
+            for node in ast.walk(MODULES[module])
+            if isinstance(node, ast.Name) and node.id == "Any"
         ], module

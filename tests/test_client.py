@@ -331,7 +331,11 @@ async def test_a_second_prompt_beside_an_open_one_is_refused(server: FakeServer)
 async def test_another_amount_or_phone_is_no_duplicate(server: FakeServer):
     """Only the same phone and amount are."""
     async with server.client() as paynexus:
-        for amount, phone, reference in [(100, PHONE, "P1"), (101, PHONE, "P2"), (100, "0700000001", "P3")]:
+        for amount, phone, reference in [
+            (100, PHONE, "P1"),
+            (101, PHONE, "P2"),
+            (100, "0700000001", "P3"),
+        ]:
             server.answers(
                 initiated(amount=amount, phone=phone, reference=reference, checkout_request_id=None)
             )  # fmt: skip

@@ -294,9 +294,7 @@ async def test_a_429_pauses_everybody_once(server: FakeServer):
         server.answers(status("processing", reference=None, checkout_request_id=None))
         async with anyio.create_task_group() as group:
             for n in range(5):
-                group.start_soon(
-                    lambda n=n: paynexus.wait_for_completion(f"PNX{n}", max_wait=3600)
-                )
+                group.start_soon(lambda n=n: paynexus.wait_for_completion(f"PNX{n}", max_wait=3600))
                 await anyio.sleep(0.1)
             server.answers(
                 refusal(429, headers={"Retry-After": "50"}),

@@ -94,7 +94,8 @@ def test_an_amount_is_an_int_when_whole_and_never_a_float(sent, read):
 
 
 @pytest.mark.parametrize(
-    "sent", ["a hundred", "1,000", True, [100], {}, "NaN", "Infinity", "1e999999999", "1e-999999999"]
+    "sent",
+    ["a hundred", "1,000", True, [100], {}, "NaN", "Infinity", "1e999999999", "1e-999999999"],
 )
 def test_an_amount_that_is_no_sum_of_money_is_refused(sent):
     """It is an error, not a guess, and costs no time."""

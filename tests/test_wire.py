@@ -245,7 +245,21 @@ def test_a_payment_is_asked_for_by_reference_or_else_by_checkout_id():
 
 @pytest.mark.parametrize(
     "reference",
-    ["", " ", "../x", "PNX/..", "PNX?x=1", "PNX#", "PNX%2e", "a" * 65, "PNX\n", "ПNX", "-x", None, 5],
+    [
+        "",
+        " ",
+        "../x",
+        "PNX/..",
+        "PNX?x=1",
+        "PNX#",
+        "PNX%2e",
+        "a" * 65,
+        "PNX\n",
+        "ПNX",
+        "-x",
+        None,
+        5,
+    ],
 )
 def test_a_reference_that_could_change_the_path_is_refused(reference):
     """Nothing but a name enters a path or a body."""

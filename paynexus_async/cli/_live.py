@@ -12,12 +12,14 @@ from rich.text import Text
 
 from .. import Payment, PaymentRevision, PaymentStatus, PayNexusError, mask_phones
 from ._outcome import ADVICE, Exit
-from ._report import Report, line_of, word_of
+from ._report import Report, ledger_lines, line_of, word_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .. import PaymentUpdate
+    from collections.abc import Mapping
+
+    from .. import PaymentUpdate, PhoneValidation
 
 __all__ = ["LiveReport"]
 
@@ -62,8 +64,9 @@ class LiveReport(Report):
         self._live.stop()
 
     def phase(self, text: str) -> None:
-        """Replace the words of the moving line."""
-        self._text = text
+        """Begin a part of the story, with a line of its own."""
+        self._text, self._began = "sending the prompt", time.monotonic()
+        self._console.print(Text(f"\n{mask_phones(text)}", style="bold cyan"))
 
     def update(self, update: PaymentUpdate) -> None:
         """Leave a line behind, and go on."""
@@ -89,6 +92,21 @@ class LiveReport(Report):
                 Text(f"  {ADVICE.get(code, '')}", style=style),
             )
         )
+
+    def listed(self, payment: Payment, code: Exit) -> None:
+        """Leave a line behind."""
+        self._console.print(line_of(payment))
+
+    def phone(self, validation: PhoneValidation) -> None:
+        """Leave a line behind."""
+        self._console.print(repr(validation))
+
+    def ledger(self, truth: Mapping[str, str], *, agrees: bool) -> None:
+        """Leave it behind."""
+        style = "bold green" if agrees else "bold red"
+        *lines, verdict = ledger_lines(truth, agrees=agrees).splitlines()
+        self._console.print()
+        self._console.print(Group(*map(Text, lines), Text(verdict, style=style)))
 
     def error(self, error: PayNexusError, code: Exit, hint: str = "") -> None:
         """Leave the error behind, where errors go."""

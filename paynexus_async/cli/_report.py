@@ -15,9 +15,19 @@ from .. import Payment, PaymentRevision, PayNexusError, mask_phones
 from ._outcome import ADVICE, Exit
 
 if TYPE_CHECKING:
-    from .. import PaymentUpdate
+    from collections.abc import Mapping
 
-__all__ = ["JsonReport", "PlainReport", "Report", "document_of", "line_of", "word_of"]
+    from .. import PaymentUpdate, PhoneValidation
+
+__all__ = [
+    "JsonReport",
+    "PlainReport",
+    "Report",
+    "document_of",
+    "ledger_lines",
+    "line_of",
+    "word_of",
+]
 
 
 class Report(ABC):
@@ -59,6 +69,18 @@ class Report(ABC):
         """Say how a payment stands at the end."""
 
     @abstractmethod
+    def listed(self, payment: Payment, code: Exit) -> None:
+        """Say how one payment of several stands."""
+
+    @abstractmethod
+    def phone(self, validation: PhoneValidation) -> None:
+        """Say whether a prompt can be sent to a number."""
+
+    @abstractmethod
+    def ledger(self, truth: Mapping[str, str], *, agrees: bool) -> None:
+        """Say what the sandbox's ledger holds, and whether the client reported the same."""
+
+    @abstractmethod
     def error(self, error: PayNexusError, code: Exit, hint: str = "") -> None:
         """Say what went wrong."""
 
@@ -80,6 +102,20 @@ class PlainReport(Report):
         print(line_of(payment), flush=True)
         if advice := ADVICE.get(code):
             print(advice, flush=True)
+
+    def listed(self, payment: Payment, code: Exit) -> None:
+        """Print a line."""
+        print(line_of(payment), flush=True)
+
+    def phone(self, validation: PhoneValidation) -> None:
+        """Print a line."""
+        shown = mask_phones(validation.normalized or validation.original or "")
+        verdict = "can get a prompt" if validation.valid else "is not a number for prompts"
+        print(f"{shown} {verdict} ({validation.provider or 'no provider'})", flush=True)
+
+    def ledger(self, truth: Mapping[str, str], *, agrees: bool) -> None:
+        """Print it as a short list."""
+        print(ledger_lines(truth, agrees=agrees), flush=True)
 
     def error(self, error: PayNexusError, code: Exit, hint: str = "") -> None:
         """Print it where errors go."""
@@ -105,6 +141,19 @@ class JsonReport(Report):
         """Print the result."""
         self._print("result", outcome=code.name.lower(), **document_of(payment))
 
+    def listed(self, payment: Payment, code: Exit) -> None:
+        """Print a result."""
+        self.payment(payment, code)
+
+    def phone(self, validation: PhoneValidation) -> None:
+        """Print the opinion."""
+        shown = mask_phones(validation.normalized or validation.original or "")
+        self._print("phone", valid=validation.valid, phone=shown, provider=validation.provider)
+
+    def ledger(self, truth: Mapping[str, str], *, agrees: bool) -> None:
+        """Print it as one object."""
+        self._print("ledger", prompts=len(truth), payments=dict(truth), agrees=agrees)
+
     def error(self, error: PayNexusError, code: Exit, hint: str = "") -> None:
         """Print the error, with the payment if one is known."""
         payment = getattr(error, "payment", None)
@@ -120,6 +169,16 @@ class JsonReport(Report):
     def _print(self, event: str, **fields: object) -> None:
         document = {"event": event, "seconds": round(self.seconds, 3), "calls": self.calls}
         print(json.dumps({**document, **fields}, ensure_ascii=False), flush=True)
+
+
+def ledger_lines(truth: Mapping[str, str], *, agrees: bool) -> str:
+    """Describe what the sandbox knows."""
+    lines = [f"The sandbox's ledger: {len(truth)} prompts sent, one for each payment."]
+    lines += [f"  {reference}  {status}" for reference, status in truth.items()]
+    lines.append(
+        "The client reported the same." if agrees else "THE CLIENT REPORTED SOMETHING ELSE."
+    )
+    return "\n".join(lines)
 
 
 def word_of(payment: Payment) -> str:

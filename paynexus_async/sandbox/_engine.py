@@ -1,0 +1,584 @@
+"""A PayNexus in memory: keys, limits, prompts and payments; pure, on a clock that is handed in.
+
+The rules are those of https://paynexus.co.ke/docs/stk-push and the pages beside it; what answers look
+like beyond them is what the real API has been seen to send.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import string
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from ..exceptions import InvalidRequestError
+from ..phone import mask_phones, normalize_phone
+from ..status import PaymentStatus
+from ._scenarios import MAGIC, SCENARIOS, Scenario
+
+__all__ = [
+    "PLANS",
+    "PUBLIC_KEY",
+    "SANDBOX_KEY",
+    "SECRET_KEY",
+    "Call",
+    "Ledger",
+    "Plan",
+    "Prompt",
+    "Record",
+    "Reply",
+    "Request",
+]
+
+SECRET_KEY: Final = "sk_sandbox_0123456789abcdef"
+PUBLIC_KEY: Final = "pk_sandbox_0123456789abcdef"
+SANDBOX_KEY: Final = "sb_sandbox_0123456789abcdef"
+
+BODY_BYTES_MAX: Final = 64 * 1024
+PAYMENTS_MAX: Final = 100_000
+CALLS_KEPT_MAX: Final = 10_000
+_DESCRIPTION_CHARACTERS_MAX: Final = 255
+_NAIROBI: Final = timezone(timedelta(hours=3), "EAT")
+_AMOUNT_MAX: Final = {"production": 150_000, "sandbox": 50}
+_MINUTE, _HOUR, _DAY, _MONTH = 60, 3_600, 86_400, 30 * 86_400
+
+
+@attrs.frozen
+class Plan:
+    """How many calls a key has.
+
+    Attributes:
+        name: the plan's name.
+        limits: calls for each window, by the window's length in seconds.
+    """
+
+    name: str
+    limits: Mapping[int, int]
+
+
+PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
+    {
+        plan.name: plan
+        for plan in (
+            Plan("trial", {_MINUTE: 30, _HOUR: 1_800, _MONTH: 10_000}),
+            Plan("basic", {_MINUTE: 60, _HOUR: 3_600, _MONTH: 50_000}),
+            Plan("professional", {_MINUTE: 120, _HOUR: 7_200, _MONTH: 200_000}),
+            Plan("enterprise", {_MINUTE: 300, _HOUR: 18_000, _MONTH: 1_000_000}),
+        )
+    }
+)
+"""The plans and their limits, as PayNexus states them."""
+
+_SANDBOX_ENVIRONMENT: Final = Plan("sandbox environment", {_DAY: 30})
+
+
+@attrs.frozen(repr=False)
+class Request:
+    """One HTTP request, as far as the ledger cares.
+
+    Attributes:
+        method: in upper case.
+        path: below the base URL, such as `/payments/PNXABC123DEF`.
+        key: the API key, if one was sent.
+        body: the bytes of the body.
+        query: the query's parameters.
+    """
+
+    method: str
+    path: str
+    key: str | None = None
+    body: bytes = b""
+    query: Mapping[str, str] = attrs.field(factory=dict)
+
+    def __repr__(self) -> str:
+        """Show neither key nor body."""
+        return f"<Request {self.method} {mask_phones(self.path)}>"
+
+
+@attrs.frozen
+class Reply:
+    """One HTTP answer.
+
+    Attributes:
+        status_code: the HTTP status.
+        document: its JSON body.
+        headers: beyond those that the web server adds.
+    """
+
+    status_code: int
+    document: Mapping[str, object]
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Prompt:
+    """One prompt that went out to a phone.
+
+    Attributes:
+        reference: the payment's.
+        checkout_request_id: M-Pesa's name for it.
+        phone: as `254746990866`.
+        amount: in KES.
+        description: what the customer saw.
+        sent_at: on the ledger's clock, in seconds.
+    """
+
+    reference: str
+    checkout_request_id: str
+    phone: str
+    amount: int
+    description: str | None
+    sent_at: float
+
+    def __repr__(self) -> str:
+        """Show the phone masked."""
+        return f"<Prompt {self.reference} KES {self.amount} to {mask_phones(self.phone)}>"
+
+
+@attrs.frozen
+class Record:
+    """The truth about one payment.
+
+    Attributes:
+        number: its id.
+        prompt: what went out.
+        scenario: what its customer does.
+        receipt: the M-Pesa receipt, if it is ever paid.
+    """
+
+    number: int
+    prompt: Prompt
+    scenario: Scenario
+    receipt: str
+
+
+@attrs.frozen
+class Call:
+    """One API call, as the log shows it.
+
+    Attributes:
+        at: on the ledger's clock, in seconds.
+        method: the HTTP method.
+        path: below the base URL, phones masked.
+        key_kind: `sk_`, `pk_`, `sb_`, or empty.
+        status_code: of the answer.
+    """
+
+    at: float
+    method: str
+    path: str
+    key_kind: str
+    status_code: int
+
+
+class _Refused(Exception):  # noqa: N818  # a reply on its way up, not an error of anybody's
+    """An answer in the documented shape of errors."""
+
+    def __init__(
+        self,
+        status_code: int,
+        code: str,
+        message: str,
+        *,
+        errors: Mapping[str, list[str]] | None = None,
+        **fields: object,
+    ) -> None:
+        super().__init__(message)
+        document: dict[str, object] = {
+            "success": False,
+            "error": code.lower(),
+            "code": code,
+            "message": message,
+            **fields,
+        }
+        if errors:
+            document["errors"] = errors
+        self.reply = Reply(status_code, document)
+
+
+@attrs.define
+class _Window:
+    """The calls of one key in one window of a plan."""
+
+    ends_at: float
+    left: int
+
+
+class Ledger:
+    """A PayNexus: what was asked of it, what it sent, and what is true of each payment."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        plan: str | Plan | None = None,
+        speed: float = 1.0,
+        seed: int = 0,
+        keys: Collection[str] | None = None,
+    ) -> None:
+        """Open an empty ledger.
+
+        Args:
+            clock: the time, in seconds since 1970; the ledger has no other.
+            plan: the limits of each key: a name in `PLANS`, a plan, or none.
+            speed: how much faster than life payments go. Quota windows keep the clock's own pace.
+            seed: of the references, checkout request ids and receipts.
+            keys: the keys that exist; left out, every `sk_`, `pk_` and `sb_` key does.
+
+        Raises:
+            ValueError: for an unknown plan, or a speed that is not positive.
+        """
+        if isinstance(plan, str) and plan not in PLANS:
+            msg = f"plan must be one of {', '.join(PLANS)}, not {plan!r}"
+            raise ValueError(msg)
+        if not (math.isfinite(speed) and speed > 0):
+            msg = "speed must be a positive number"
+            raise ValueError(msg)
+        self._clock = clock
+        self._plan = PLANS[plan] if isinstance(plan, str) else plan
+        self._speed = speed
+        self._random = random.Random(seed)  # noqa: S311  # references, not secrets
+        self._keys = None if keys is None else frozenset(keys)
+        self._records: dict[str, Record] = {}
+        self._by_checkout_id: dict[str, Record] = {}
+        self._scripted: deque[Scenario] = deque()
+        self._scripted_by_phone: dict[str, deque[Scenario]] = {}
+        self._windows: dict[tuple[str, int], _Window] = {}
+        self._calls: deque[Call] = deque(maxlen=CALLS_KEPT_MAX)
+        self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
+        self._by_amount = {m.amount: SCENARIOS[m.scenario] for m in MAGIC}
+
+    # --- What tests and people ask
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """Every prompt that went out, in order: a customer sees each of them."""
+        return tuple(record.prompt for record in self._records.values())
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The latest calls, in order."""
+        return tuple(self._calls)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every payment, in order."""
+        return tuple(self._records.values())
+
+    def prompted(self, phone: str) -> int:
+        """Return how many prompts went to a phone."""
+        normalized = normalize_phone(phone)
+        return sum(prompt.phone == normalized for prompt in self.prompts)
+
+    def status(self, reference: str) -> str:
+        """Return the true status of a payment, now.
+
+        Raises:
+            KeyError: if there is no such payment.
+        """
+        record = self._records[reference]
+        return record.scenario.at(self._age(record)).status
+
+    def script(self, scenario: str | Scenario, *, phone: str | None = None) -> None:
+        """Let the next payment (to *phone*) play a scenario, before any magic number counts.
+
+        Raises:
+            KeyError: if there is no scenario of this name.
+        """
+        played = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
+        if phone is None:
+            self._scripted.append(played)
+        else:
+            self._scripted_by_phone.setdefault(normalize_phone(phone), deque()).append(played)
+
+    # --- The API
+
+    def handle(self, request: Request) -> Reply:
+        """Answer one API call."""
+        headers: dict[str, str] = {}
+        try:
+            key = self._check_key(request.key)
+            self._count(key, headers)
+            reply = self._route(request, key)
+        except _Refused as refused:
+            reply = refused.reply
+        self._calls.append(
+            Call(
+                at=self._clock(),
+                method=request.method,
+                path=mask_phones(request.path),
+                key_kind=_kind(request.key or ""),
+                status_code=reply.status_code,
+            )
+        )
+        return attrs.evolve(reply, headers={**headers, **reply.headers})
+
+    def _check_key(self, key: str | None) -> str:
+        if not key:
+            raise _Refused(401, "UNAUTHENTICATED", "API key is required in the X-API-Key header.")
+        if not _kind(key) or (self._keys is not None and key not in self._keys):
+            raise _Refused(401, "INVALID_API_KEY", "The API key is invalid.")
+        return key
+
+    def _count(self, key: str, headers: dict[str, str]) -> None:
+        """Take one call out of each window of the key's quota, or refuse."""
+        plan = _SANDBOX_ENVIRONMENT if _kind(key) == "sb_" else self._plan
+        if plan is None:
+            return
+        now = self._clock()
+        windows = [self._window(key, seconds, limit, now) for seconds, limit in plan.limits.items()]
+        limits = list(plan.limits.values())
+        fullest = min(range(len(windows)), key=lambda i: (windows[i].left, i))
+        allowed = windows[fullest].left > 0
+        if allowed:
+            for window in windows:
+                window.left -= 1
+        headers["X-RateLimit-Limit"] = str(limits[fullest])
+        headers["X-RateLimit-Remaining"] = str(windows[fullest].left)
+        headers["X-RateLimit-Reset"] = str(math.ceil(windows[fullest].ends_at))
+        if not allowed:
+            seconds = max(1, math.ceil(windows[fullest].ends_at - now))
+            headers["Retry-After"] = str(seconds)
+            raise _Refused(
+                429,
+                "RATE_LIMIT",
+                "Too many requests. Please try again later.",
+                error="rate_limit_exceeded",
+                retry_after=seconds,
+            )
+
+    def _window(self, key: str, seconds: int, limit: int, now: float) -> _Window:
+        window = self._windows.get((key, seconds))
+        if window is None or now >= window.ends_at:
+            window = _Window(ends_at=now + seconds, left=limit)
+            self._windows[key, seconds] = window
+        return window
+
+    def _route(self, request: Request, key: str) -> Reply:
+        path = request.path.rstrip("/")
+        posts: Mapping[str, Callable[[Mapping[str, object], str], Reply]] = {
+            "/mpesa/payment/initiate": self._initiate,
+            "/payments/status-by-checkout-id": self._status_by_checkout_id,
+            "/mpesa/validate-phone": _validate_phone,
+        }
+        if path in posts:
+            if request.method != "POST":
+                raise _Refused(405, "METHOD_NOT_ALLOWED", "This call is a POST.")
+            return posts[path](_json_body(request.body), key)
+        if path == "/payments" or path.startswith("/payments/"):
+            if request.method != "GET":
+                raise _Refused(405, "METHOD_NOT_ALLOWED", "This call is a GET.")
+            if path == "/payments":
+                return self._list(request.query)
+            return self._found(self._records.get(path.removeprefix("/payments/")))
+        raise _Refused(404, "NOT_FOUND", "There is no such call.")
+
+    def _initiate(self, body: Mapping[str, object], key: str) -> Reply:
+        kind = _kind(key)
+        if kind == "pk_":
+            raise _Refused(403, "FORBIDDEN", "A public key is read-only: use the secret key.")
+        environment = "sandbox" if kind == "sb_" else "production"
+        amount, phone, description = _checked(body, _AMOUNT_MAX[environment])
+        if len(self._records) >= PAYMENTS_MAX:
+            raise _Refused(503, "FULL", f"This sandbox keeps {PAYMENTS_MAX} payments: restart it.")
+        record = self._record(amount, phone, description)
+        prompt = record.prompt
+        data = {
+            "payment_id": record.number,
+            "reference": prompt.reference,
+            "checkout_request_id": prompt.checkout_request_id,
+            "amount": amount,
+            "currency": "KES",
+            "phone": phone,
+            "status": "initiated",
+            "customer_message": "Success. Request accepted for processing",
+        }
+        return Reply(200, {"success": True, "data": data})
+
+    def _record(self, amount: int, phone: str, description: str | None) -> Record:
+        now = self._clock()
+        moment = datetime.fromtimestamp(now, _NAIROBI)
+        digits = f"{moment:%d%m%Y%H%M%S}{self._random.randrange(1000):03}{phone[3:]}"
+        prompt = Prompt(
+            reference=self._unused_reference(),
+            checkout_request_id=f"ws_CO_{digits}",
+            phone=phone,
+            amount=amount,
+            description=description,
+            sent_at=now,
+        )
+        record = Record(
+            number=len(self._records) + 1,
+            prompt=prompt,
+            scenario=self._choose(phone, amount),
+            receipt=self._letters(10),
+        )
+        self._records[prompt.reference] = record
+        self._by_checkout_id[prompt.checkout_request_id] = record
+        return record
+
+    def _choose(self, phone: str, amount: int) -> Scenario:
+        """Return what the customer will do: scripted, by magic phone, by magic amount, or pay."""
+        if queue := self._scripted_by_phone.get(phone):
+            return queue.popleft()
+        if self._scripted:
+            return self._scripted.popleft()
+        return self._by_phone.get(phone) or self._by_amount.get(amount) or SCENARIOS["paid"]
+
+    def _unused_reference(self) -> str:
+        reference = f"PNX{self._letters(9)}"
+        while reference in self._records:
+            reference = f"PNX{self._letters(9)}"
+        return reference
+
+    def _letters(self, count: int) -> str:
+        return "".join(self._random.choices(string.ascii_uppercase + string.digits, k=count))
+
+    def _status_by_checkout_id(self, body: Mapping[str, object], _: str) -> Reply:
+        name = body.get("checkout_request_id")
+        if not isinstance(name, str) or not name:
+            raise _invalid({"checkout_request_id": ["The checkout request id is required."]})
+        return self._found(self._by_checkout_id.get(name))
+
+    def _found(self, record: Record | None) -> Reply:
+        if record is None:
+            raise _Refused(404, "NOT_FOUND", "Payment not found.")
+        return Reply(200, {"success": True, "data": self._document(record)})
+
+    def _age(self, record: Record) -> float:
+        return (self._clock() - record.prompt.sent_at) * self._speed
+
+    def _document(self, record: Record) -> dict[str, object]:
+        """Describe a payment as status answers do."""
+        prompt, step = record.prompt, record.scenario.at(self._age(record))
+        paid, status = step.status == PaymentStatus.COMPLETED, PaymentStatus.parse(step.status)
+        changed_at = self._time(prompt.sent_at + step.at_seconds / self._speed)
+        document: dict[str, object] = {
+            "id": record.number,
+            "reference": prompt.reference,
+            "checkout_request_id": prompt.checkout_request_id,
+            "amount": f"{prompt.amount}.00",
+            "currency": "KES",
+            "phone": prompt.phone,
+            "status": step.status,
+            "payment_method": "mpesa",
+            "description": prompt.description,
+            "transaction_id": f"TXN{record.number:06}" if paid else None,
+            "provider_transaction_id": record.receipt if paid else None,
+            "failure_reason": None,
+            "created_at": self._time(prompt.sent_at),
+            "updated_at": changed_at,
+            "completed_at": changed_at if paid else None,
+            "failed_at": changed_at if status.is_terminal and not paid else None,
+            **step.fields,
+        }
+        return {k: v for k, v in document.items() if k not in record.scenario.missing}
+
+    def _list(self, query: Mapping[str, str]) -> Reply:
+        """List payments, newest first."""
+        page, size = _positive(query, "page", 1, 10_000), _positive(query, "per_page", 15, 100)
+        found = [self._document(record) for record in reversed(self._records.values())]
+        found = list(_matching(found, query))
+        first = (page - 1) * size
+        shown = found[first : first + size]
+        pagination = {
+            "current_page": page,
+            "per_page": size,
+            "total": len(found),
+            "last_page": max(1, math.ceil(len(found) / size)),
+            "from": first + 1 if shown else None,
+            "to": first + len(shown) if shown else None,
+        }
+        return Reply(200, {"success": True, "data": shown, "pagination": pagination})
+
+    @staticmethod
+    def _time(seconds: float) -> str:
+        return (
+            datetime.fromtimestamp(seconds, UTC).astimezone(_NAIROBI).isoformat(timespec="seconds")
+        )
+
+
+def _kind(key: str) -> str:
+    return key[:3] if key[:3] in {"sk_", "pk_", "sb_"} and len(key) > 3 else ""  # noqa: PLR2004
+
+
+def _json_body(body: bytes) -> Mapping[str, object]:
+    if len(body) > BODY_BYTES_MAX:
+        raise _Refused(413, "PAYLOAD_TOO_LARGE", "The body is too large.")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise _Refused(400, "BAD_REQUEST", "The body must be a JSON object.")
+    return document
+
+
+def _checked(body: Mapping[str, object], amount_max: int) -> tuple[int, str, str | None]:
+    """Check the fields of an initiate, all of them before refusing any."""
+    errors: dict[str, list[str]] = {}
+    amount, phone, description = body.get("amount"), body.get("phone"), body.get("description")
+    if isinstance(amount, bool) or not isinstance(amount, int):
+        errors["amount"] = ["The amount must be an integer."]
+    elif not 1 <= amount <= amount_max:
+        errors["amount"] = [f"The amount must be between 1 and {amount_max}."]
+    normalized = ""
+    try:
+        normalized = normalize_phone(phone)  # type: ignore[arg-type]  # it checks that itself
+    except InvalidRequestError:
+        errors["phone"] = ["The phone must be a valid Kenyan mobile number."]
+    if description is not None and not (
+        isinstance(description, str) and len(description) <= _DESCRIPTION_CHARACTERS_MAX
+    ):
+        errors["description"] = ["The description must be a string of at most 255 characters."]
+    if errors:
+        raise _invalid(errors)
+    assert isinstance(amount, int)  # noqa: S101  # checked above
+    return amount, normalized, description if isinstance(description, str) else None
+
+
+def _invalid(errors: Mapping[str, list[str]]) -> _Refused:
+    return _Refused(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
+
+
+def _validate_phone(body: Mapping[str, object], _: str) -> Reply:
+    phone = body.get("phone")
+    if not isinstance(phone, str) or not phone:
+        raise _invalid({"phone": ["The phone is required."]})
+    try:
+        normalized = normalize_phone(phone)
+    except InvalidRequestError:
+        normalized = None
+    data = {
+        "original": phone,
+        "normalized": normalized,
+        "valid": normalized is not None,
+        "provider": "mpesa" if normalized else None,
+    }
+    return Reply(200, {"success": True, "data": data})
+
+
+def _positive(query: Mapping[str, str], name: str, default: int, largest: int) -> int:
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) > 0):  # noqa: PLR2004
+        raise _invalid({name: ["It must be a positive integer."]})
+    return min(int(text), largest)
+
+
+def _matching(
+    documents: Iterable[dict[str, object]], query: Mapping[str, str]
+) -> Iterable[dict[str, object]]:
+    for document in documents:
+        day = str(document.get("created_at", ""))[:10]
+        if query.get("status") not in {None, "", document["status"]}:
+            continue
+        if query.get("from_date", "") <= day <= (query.get("to_date") or "9999"):
+            yield document

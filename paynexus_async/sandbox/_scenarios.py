@@ -1,0 +1,138 @@
+"""What the sandbox can play: timelines of a payment's life, and how to ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from ..status import PaymentStatus
+
+__all__ = ["MAGIC", "SCENARIOS", "Magic", "Scenario", "Step"]
+
+
+@attrs.frozen
+class Step:
+    """One moment in a payment's life.
+
+    Attributes:
+        at_seconds: the payment's age from which this holds.
+        status: the status that answers tell; any text, documented or not.
+        fields: further fields of answers, which replace the ordinary ones; `None` is sent as null.
+    """
+
+    at_seconds: float
+    status: str
+    fields: Mapping[str, object] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Scenario:
+    """A payment's life, from the prompt to its end.
+
+    Attributes:
+        name: by which it is asked for.
+        steps: in the order of time; before the first one, the payment is `initiated`.
+        missing: fields that its status answers leave out.
+    """
+
+    name: str
+    steps: tuple[Step, ...] = ()
+    missing: frozenset[str] = frozenset()
+
+    def at(self, age_seconds: float) -> Step:
+        """Return the step that holds at this age."""
+        current = Step(0.0, PaymentStatus.INITIATED)
+        for step in self.steps:
+            if age_seconds >= step.at_seconds:
+                current = step
+        return current
+
+
+def _failed(at_seconds: float, reason: str) -> Step:
+    return Step(at_seconds, "failed", {"failure_reason": reason})
+
+
+_ANSWERED: Final = Step(4, "processing")
+_PAID: Final = Step(9, "completed")
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("paid", (_ANSWERED, _PAID)),
+        Scenario("instant", (Step(0, "completed"),)),
+        Scenario("slow", (Step(40, "processing"), Step(55, "completed"))),
+        Scenario(
+            "cancelled", (Step(7, "cancelled", {"failure_reason": "Request cancelled by user"}),)
+        ),
+        Scenario("wrong-pin", (_ANSWERED, _failed(8, "Wrong PIN entered"))),
+        Scenario("insufficient", (_ANSWERED, _failed(8, "Insufficient balance"))),
+        Scenario("expired", (Step(60, "expired", {"failure_reason": "No response from user"}),)),
+        Scenario("stuck", (_ANSWERED,)),
+        Scenario("late", (Step(60, "expired"), Step(90, "completed"))),
+        Scenario("undocumented", (Step(3, "pending"), Step(6, "processing"), _PAID)),
+        Scenario("stale", (_ANSWERED, Step(8, "initiated"), Step(12, "completed"))),
+        Scenario(
+            "bare",
+            (_ANSWERED, Step(9, "completed", {"phone": None, "provider_transaction_id": None})),
+            missing=frozenset(
+                {
+                    "reference",
+                    "checkout_request_id",
+                    "amount",
+                    "currency",
+                    "created_at",
+                    "updated_at",
+                }
+            ),
+        ),
+        Scenario("other-amount", (_ANSWERED, Step(9, "completed", {"amount": "1.00"}))),
+        Scenario("other-phone", (_ANSWERED, Step(9, "completed", {"phone": "254700000099"}))),
+        Scenario(
+            "other-reference", (_ANSWERED, Step(9, "completed", {"reference": "PNXOTHER0000"}))
+        ),
+    )
+}
+"""Every scenario by its name; seconds of the payment's age."""
+
+
+@attrs.frozen
+class Magic:
+    """A phone number and an amount that ask for a scenario by themselves.
+
+    Attributes:
+        scenario: its name.
+        phone: any prompt to it plays the scenario.
+        amount: any prompt for it, in KES, does too (within the sandbox environment's 50).
+        happens: what a merchant will see.
+    """
+
+    scenario: str
+    phone: str
+    amount: int
+    happens: str
+
+
+_MAGIC: Final = (
+    ("instant", "completed at the first look"),
+    ("slow", "processing after 40 s, completed after 55 s"),
+    ("cancelled", "cancelled after 7 s"),
+    ("wrong-pin", "failed after 8 s: Wrong PIN entered"),
+    ("insufficient", "failed after 8 s: Insufficient balance"),
+    ("expired", "expired after 60 s"),
+    ("stuck", "processing, for ever"),
+    ("late", "expired after 60 s, completed after 90 s"),
+    ("undocumented", "`pending` on the way to completed"),
+    ("stale", "processing, `initiated` again, completed"),
+    ("bare", "completed, in answers that hold little more than the status"),
+    ("other-amount", "completed, with another amount"),
+    ("other-phone", "completed, with another phone"),
+    ("other-reference", "completed, with another reference"),
+)
+
+MAGIC: Final = tuple(
+    Magic(scenario, f"07000000{number:02}", 30 + number, happens)
+    for number, (scenario, happens) in enumerate(_MAGIC, start=1)
+)
+"""The table of phones and amounts; whatever is not in it is `paid`: completed after 9 s."""

@@ -1,0 +1,89 @@
+"""The sandbox on a real socket, in a thread beside whatever uses it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+import uvicorn
+
+from ._app import create_app
+
+if TYPE_CHECKING:
+    from ._engine import Ledger
+
+__all__ = ["SandboxServer"]
+
+_START_SECONDS_MAX: Final = 10.0
+
+
+class SandboxServer:
+    """Serves a ledger over HTTP while its `with` block runs.
+
+    Works beside any event loop, or none: it has a thread and a loop of its own.
+    """
+
+    def __init__(self, ledger: Ledger, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Prepare a server.
+
+        Args:
+            ledger: what it serves.
+            host: the address to listen on.
+            port: 0 takes a free one.
+        """
+        self.ledger = ledger
+        self._address = (host, port)
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL of the API, such as `http://127.0.0.1:8765/api`.
+
+        Raises:
+            RuntimeError: outside the `with` block.
+        """
+        if self._socket is None:
+            msg = "the sandbox is not running: use it in a with block"
+            raise RuntimeError(msg)
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{host}:{port}/api"
+
+    def __enter__(self) -> Self:
+        """Listen, and answer from now on.
+
+        Raises:
+            OSError: if the port is taken; the message names it.
+        """
+        host, port = self._address
+        try:
+            self._socket = socket.create_server((host, port))
+        except OSError as error:
+            msg = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise OSError(error.errno, msg) from error
+        config = uvicorn.Config(
+            create_app(self.ledger),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        # The socket listens already: who connects before the loop runs waits in its queue.
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="paynexus-sandbox", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop answering, and close what is open."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._server.force_exit = True  # idle connections are not waited for
+            self._thread.join(_START_SECONDS_MAX)
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._server = self._thread = None
