@@ -18,6 +18,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -85,7 +86,7 @@ def exponential(first: float, factor: float, cap: float) -> Next:
 
 
 def v_rule(price: float, survival: Survival = PRIOR) -> Next:
-    """Look when the ignorance that a look would end reaches the price: optimal for one step only."""
+    """Look when the ignorance that a look ends reaches the price: the best single step."""
     schedule = Schedule(price, survival)
 
     def pause(age: float) -> float:
@@ -107,7 +108,7 @@ def optimum(price: float, step: float = 0.1, horizon: float = 110.0) -> Next:
     points = round(horizon / step)
     chance = [PRIOR.at(i * step) for i in range(points + 1)]
     area = [0.0]
-    for a, b in zip(chance, chance[1:], strict=False):
+    for a, b in pairwise(chance):
         area.append(area[-1] + (a + b) / 2 * step)
     cost = [0.0] * (points + 1)
     best = [1] * (points + 1)
@@ -173,8 +174,10 @@ def main() -> int:
         measure("fixed 3 s", fixed(3), slow, at_once=True),
         measure("exponential 1 s x2 cap 10", exponential(1, 2, 10), slow, at_once=True),
     ]
-    for row in tuple(wrong):
-        wrong.append(Row(f"shipped: the calls of {row.name}", *_figures(at_calls(row.calls, slow))))
+    wrong += [
+        Row(f"shipped: the calls of {row.name}", *_figures(at_calls(row.calls, slow)))
+        for row in wrong
+    ]
 
     passed = all(ratio <= bar for _, ratio, bar in bars)
     if options.json:

@@ -20,7 +20,7 @@ class Budget:
 
     async def permit(self) -> None:
         """Wait until one more call may go out."""
-        while self._paused_until > anyio.current_time():  # it may grow while it is slept
+        while self._paused_until > anyio.current_time():  # noqa: ASYNC110  # it may grow meanwhile
             await anyio.sleep_until(self._paused_until)
 
     def pause(self, seconds: float) -> None:

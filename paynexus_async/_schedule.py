@@ -1,11 +1,11 @@
 """When to look at a payment next, so that each call of the quota ends the most ignorance.
 
 The chance that an open payment ends in the next second is small at first (nobody types a PIN that
-fast), rises, falls, and rises again when the prompt expires. Inspecting something with such a hazard
-at the least cost is an old problem (Barlow, Hunter and Proschan, "Optimum Checking Procedures", 1963;
-Keller, "Optimum Checking Schedules for Systems Subject to Random Failure", 1974). With S(t) the
-chance that a payment is still open at age t, and a price of so many seconds for one call, the cost to
-go after a look at age a that found it open is
+fast), rises, falls, and rises again when the prompt expires. Inspecting something with such a
+hazard at the least cost is an old problem (Barlow, Hunter and Proschan, "Optimum Checking
+Procedures", 1963; Keller, "Optimum Checking Schedules for Systems Subject to Random Failure",
+1974). With S(t) the chance that a payment is still open at age t, and a price of so many seconds
+for one call, the cost to go after a look at age a that found it open is
 
     C(a) = min over s of  price + E(delay if it ends within s) + S(a + s) / S(a) * C(a + s)
     E(delay) = s - (integral of S from a to a + s) / S(a)
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -83,8 +83,8 @@ class Survival:
             msg = "step_seconds must be positive"
             raise ValueError(msg)
         chances = self.chances
-        falling = all(a >= b for a, b in zip(chances, chances[1:], strict=False))
-        if len(chances) < 2 or chances[0] != 1.0 or chances[-1] < 0 or not falling:  # noqa: PLR2004
+        falling = all(a >= b for a, b in pairwise(chances))
+        if len(chances) < 2 or chances[0] != 1.0 or chances[-1] < 0 or not falling:
             msg = "chances must fall from 1 to no less than 0"
             raise ValueError(msg)
 
@@ -114,7 +114,7 @@ class Survival:
 def _areas(survival: Survival) -> tuple[float, ...]:
     """Integrate the curve up to each of its points."""
     chances, step = survival.chances, survival.step_seconds
-    trapezia = ((a + b) / 2 * step for a, b in zip(chances, chances[1:], strict=False))
+    trapezia = ((a + b) / 2 * step for a, b in pairwise(chances))
     return tuple(accumulate(trapezia, initial=0.0))
 
 
@@ -137,7 +137,7 @@ def _prior(age: float) -> float:
 
     Most answer (median 14 s), some decline (median 8 s), the rest let it expire after a minute.
     """
-    expired = 1.0 if age <= 60 else math.exp(-(age - 60) / 3)  # noqa: PLR2004  # a prompt's life
+    expired = 1.0 if age <= 60 else math.exp(-(age - 60) / 3)
     return 0.7 * _lognormal(age, 14, 0.55) + 0.15 * _lognormal(age, 8, 0.6) + 0.15 * expired
 
 

@@ -33,6 +33,7 @@ LAYERS = [
     {"__init__"},
     {"sandbox"},
     {"cli"},
+    {"__main__"},
 ]
 
 ONE_HOME = {
@@ -93,7 +94,7 @@ def imports(module: str) -> list[tuple[str, bool]]:
                 stem = [*base, *(node.module.split(".") if node.module else [])]
                 ours = [".".join([*stem, a.name]) for a in node.names]
                 names = [
-                    "paynexus_async." + (o if o in MODULES or room(o) in ROOMS and not stem else ".".join(stem))
+                    "paynexus_async." + (o if o in MODULES or (room(o) in ROOMS and not stem) else ".".join(stem))
                     for o in ours
                 ]  # fmt: skip
             else:

@@ -576,7 +576,7 @@ async def test_an_answer_never_takes_back_what_was_seen(server: FakeServer, capl
     async with server.client() as paynexus:
         with caplog.at_level(logging.DEBUG, "paynexus_async"):
             for _ in words:
-                seen.append((await paynexus.get_payment_status(REFERENCE)).status.value)  # noqa: PERF401
+                seen.append((await paynexus.get_payment_status(REFERENCE)).status.value)
     assert seen == ["processing", "processing", "expired", "completed", "completed", "completed"]
     assert "was reported expired and is completed after all" in caplog.text
     assert "is completed; an answer that says failed changes nothing" in caplog.text

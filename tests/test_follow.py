@@ -464,7 +464,7 @@ async def test_a_watch_past_its_deadline_is_pending(server: FakeServer):
         seen = []
         with pytest.raises(PaymentStillPending):
             async for update in paynexus.watch(payment, max_wait=20):
-                seen.append(update.payment.status.value)  # noqa: PERF401
+                seen.append(update.payment.status.value)
         assert seen == ["initiated", "processing"]
 
 

@@ -34,12 +34,12 @@ SANDBOX_PORT: Final = 8765
 _STATUS_CALLS_AT_ONCE: Final = 5
 
 _EPILOGUE: Final = """\
-Keys come from PAYNEXUS_SECRET_KEY (sk_…, initiates) and PAYNEXUS_PUBLIC_KEY (pk_…, reads), never from
-the command line. Without --sandbox, commands talk to the real API.
+Keys come from PAYNEXUS_SECRET_KEY (sk_…, initiates) and PAYNEXUS_PUBLIC_KEY (pk_…, reads), never
+from the command line. Without --sandbox, commands talk to the real API.
 
-Exit codes: 0 paid · 1 refused or unreachable, nothing sent · 2 usage · 3 failed · 4 cancelled · 5 expired ·
-6 pending · 7 unknown: a prompt may be out · 8 the answer contradicts · 130 interrupted. Of several
-payments, the highest counts.
+Exit codes: 0 paid · 1 refused or unreachable, nothing sent · 2 usage · 3 failed · 4 cancelled ·
+5 expired · 6 pending · 7 unknown: a prompt may be out · 8 the answer contradicts · 130 interrupted.
+Of several payments, the highest counts.
 """
 
 app = App(
@@ -115,7 +115,8 @@ def status(*references: str, common: Flattened = _DEFAULTS) -> int:
 
     Parameters
     ----------
-    references
+
+    References:
         References, or checkout request ids (ws_CO_…).
     """
     if not references:
@@ -207,7 +208,7 @@ async def _pay(
     paynexus: AsyncPayNexus,
     journey: _Journey,
 ) -> Exit:
-    if not re.fullmatch(r"[0-9]{1,9}", amount):  # an int() would round, or take "1_0" and "١"
+    if not re.fullmatch(r"[0-9]{1,9}", amount):  # int() takes "1_0" too, cyclopts rounds
         msg = f"amount must be a whole number of KES, such as 100, not {amount[:20]!r}"
         raise InvalidRequestError(msg)
     journey.report.phase(f"sending a prompt for KES {amount} to {mask_phones(phone)}")

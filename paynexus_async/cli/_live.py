@@ -15,9 +15,9 @@ from ._outcome import ADVICE, Exit
 from ._report import Report, ledger_lines, line_of, word_of
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from collections.abc import Mapping
+
+    from rich.console import RenderableType
 
     from .. import PaymentUpdate, PhoneValidation
 

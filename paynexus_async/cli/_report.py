@@ -46,7 +46,7 @@ class Report(ABC):
         """Begin."""
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:  # noqa: B027  # most have nothing to end
         """End."""
 
     @property

@@ -88,7 +88,7 @@ def serve(*, port: int, plan: str | None, speed: float) -> int:
 
 def _ledger(*, plan: str | None, speed: float) -> Ledger:
     try:
-        return Ledger(plan=plan, speed=speed, seed=time.time_ns())
+        return Ledger(clock=time.time, plan=plan, speed=speed, seed=time.time_ns())
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error
 

@@ -1,11 +1,12 @@
 """A complete local PayNexus: keys, limits, prompts and scripted customers, and no money.
 
-    ledger = Ledger()
+    ledger = Ledger(clock=time.time)
     with SandboxServer(ledger) as server:
         paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY, base_url=server.url)
 
-The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the phone
-numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next payment.
+The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
+phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
+payment.
 """
 
 from __future__ import annotations

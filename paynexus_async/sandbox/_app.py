@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 import attrs
@@ -105,7 +106,7 @@ def _add_api(app: FastAPI, ledger: Ledger) -> None:
 
 
 def _add_control(app: FastAPI, ledger: Ledger) -> None:
-    tags = ["Sandbox"]
+    tags: list[str | Enum] = ["Sandbox"]
 
     @app.get("/sandbox/health", tags=tags)
     async def health() -> dict[str, object]:

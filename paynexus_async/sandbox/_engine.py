@@ -1,16 +1,15 @@
 """A PayNexus in memory: keys, limits, prompts and payments; pure, on a clock that is handed in.
 
-The rules are those of https://paynexus.co.ke/docs/stk-push and the pages beside it; what answers look
-like beyond them is what the real API has been seen to send.
+The rules are those of https://paynexus.co.ke/docs/stk-push and the pages beside it; what answers
+look like beyond them is what the real API has been seen to send.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import random
 import string
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -38,7 +37,7 @@ __all__ = [
     "Request",
 ]
 
-SECRET_KEY: Final = "sk_sandbox_0123456789abcdef"
+SECRET_KEY: Final = "sk_sandbox_0123456789abcdef"  # noqa: S105  # everybody may know it
 PUBLIC_KEY: Final = "pk_sandbox_0123456789abcdef"
 SANDBOX_KEY: Final = "sb_sandbox_0123456789abcdef"
 
@@ -48,6 +47,7 @@ CALLS_KEPT_MAX: Final = 10_000
 _DESCRIPTION_CHARACTERS_MAX: Final = 255
 _NAIROBI: Final = timezone(timedelta(hours=3), "EAT")
 _AMOUNT_MAX: Final = {"production": 150_000, "sandbox": 50}
+_LETTERS: Final = string.ascii_uppercase + string.digits
 _MINUTE, _HOUR, _DAY, _MONTH = 60, 3_600, 86_400, 30 * 86_400
 
 
@@ -179,7 +179,7 @@ class Call:
     status_code: int
 
 
-class _Refused(Exception):  # noqa: N818  # a reply on its way up, not an error of anybody's
+class _Refused(Exception):  # a reply on its way up, not an error of anybody's
     """An answer in the documented shape of errors."""
 
     def __init__(
@@ -218,7 +218,7 @@ class Ledger:
     def __init__(
         self,
         *,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
         plan: str | Plan | None = None,
         speed: float = 1.0,
         seed: int = 0,
@@ -227,7 +227,7 @@ class Ledger:
         """Open an empty ledger.
 
         Args:
-            clock: the time, in seconds since 1970; the ledger has no other.
+            clock: the time, in seconds since 1970, such as `time.time`; the ledger has no other.
             plan: the limits of each key: a name in `PLANS`, a plan, or none.
             speed: how much faster than life payments go. Quota windows keep the clock's own pace.
             seed: of the references, checkout request ids and receipts.
@@ -245,7 +245,8 @@ class Ledger:
         self._clock = clock
         self._plan = PLANS[plan] if isinstance(plan, str) else plan
         self._speed = speed
-        self._random = random.Random(seed)  # noqa: S311  # references, not secrets
+        self._seed = seed
+        self._names_made = 0
         self._keys = None if keys is None else frozenset(keys)
         self._records: dict[str, Record] = {}
         self._by_checkout_id: dict[str, Record] = {}
@@ -406,7 +407,7 @@ class Ledger:
     def _record(self, amount: int, phone: str, description: str | None) -> Record:
         now = self._clock()
         moment = datetime.fromtimestamp(now, _NAIROBI)
-        digits = f"{moment:%d%m%Y%H%M%S}{self._random.randrange(1000):03}{phone[3:]}"
+        digits = f"{moment:%d%m%Y%H%M%S}{len(self._records) % 1000:03}{phone[3:]}"
         prompt = Prompt(
             reference=self._unused_reference(),
             checkout_request_id=f"ws_CO_{digits}",
@@ -440,7 +441,10 @@ class Ledger:
         return reference
 
     def _letters(self, count: int) -> str:
-        return "".join(self._random.choices(string.ascii_uppercase + string.digits, k=count))
+        """Make a name that follows from the seed, and looks as if it did not."""
+        self._names_made += 1
+        digest = hashlib.blake2b(f"{self._seed}:{self._names_made}".encode(), digest_size=count)
+        return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest.digest())
 
     def _status_by_checkout_id(self, body: Mapping[str, object], _: str) -> Reply:
         name = body.get("checkout_request_id")
@@ -507,7 +511,7 @@ class Ledger:
 
 
 def _kind(key: str) -> str:
-    return key[:3] if key[:3] in {"sk_", "pk_", "sb_"} and len(key) > 3 else ""  # noqa: PLR2004
+    return key[:3] if key[:3] in {"sk_", "pk_", "sb_"} and len(key) > 3 else ""
 
 
 def _json_body(body: bytes) -> Mapping[str, object]:
@@ -568,7 +572,7 @@ def _validate_phone(body: Mapping[str, object], _: str) -> Reply:
 
 def _positive(query: Mapping[str, str], name: str, default: int, largest: int) -> int:
     text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) > 0):  # noqa: PLR2004
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) > 0):
         raise _invalid({name: ["It must be a positive integer."]})
     return min(int(text), largest)
 
