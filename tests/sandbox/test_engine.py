@@ -1,0 +1,366 @@
+"""The ledger: what the documented calls answer, and what is true behind them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paynexus_async.sandbox import (
+    MAGIC,
+    PLANS,
+    PUBLIC_KEY,
+    SANDBOX_KEY,
+    SCENARIOS,
+    SECRET_KEY,
+    Ledger,
+    Plan,
+    Request,
+    Scenario,
+    Step,
+    _engine,
+)
+
+PHONE = "254746990866"
+NOON = 1_769_498_238.0  # 27 January 2026, 10:17:18 in Nairobi
+
+
+class World:
+    """A ledger, its clock, and a shorthand for calls."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = NOON
+        self.ledger = Ledger(clock=lambda: self.now, **options)
+
+    def call(self, method: str, path: str, body: Any = None, key: str | None = SECRET_KEY, **query: str):
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
+        return self.ledger.handle(Request(method, path, key, raw, query))
+
+    def initiate(self, key: str = SECRET_KEY, **fields: Any) -> Any:
+        body = {"amount": 100, "phone": "0746990866", "description": "Order #12345", **fields}
+        return self.call("POST", "/mpesa/payment/initiate", body, key)
+
+    def status(self, reference: str) -> Any:
+        return self.call("GET", f"/payments/{reference}", key=PUBLIC_KEY).document["data"]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_initiating_answers_as_documented_and_prompts_once(world: World):
+    """The documented example, field by field."""
+    reply = world.initiate()
+    data = reply.document["data"]
+    assert (reply.status_code, reply.document["success"]) == (200, True)
+    assert {k: data[k] for k in ("amount", "phone", "status")} == {
+        "amount": 100,
+        "phone": PHONE,
+        "status": "initiated",
+    }
+    assert data["reference"].startswith("PNX")
+    assert len(data["reference"]) == 12
+    assert data["checkout_request_id"] == "ws_CO_27012026101718000746990866"
+    (prompt,) = world.ledger.prompts
+    assert (prompt.phone, prompt.amount, prompt.description) == (PHONE, 100, "Order #12345")
+    assert world.ledger.prompted("0746990866") == 1
+    assert PHONE not in repr(prompt)
+
+
+def test_a_payment_lives_and_is_asked_for_both_ways(world: World):
+    """By reference and by checkout request id, with an amount as text and a receipt at the end."""
+    data = world.initiate().document["data"]
+    assert world.status(data["reference"])["status"] == "initiated"
+    world.now += 4
+    assert world.status(data["reference"])["status"] == "processing"
+    world.now += 5
+    body = {"checkout_request_id": data["checkout_request_id"]}
+    by_id = world.call("POST", "/payments/status-by-checkout-id", body, PUBLIC_KEY).document["data"]
+    assert by_id == world.status(data["reference"])
+    assert (by_id["status"], by_id["amount"], by_id["phone"]) == ("completed", "100.00", PHONE)
+    assert by_id["created_at"] == "2026-01-27T10:17:18+03:00"
+    assert by_id["completed_at"] == "2026-01-27T10:17:27+03:00"
+    assert len(by_id["provider_transaction_id"]) == 10
+    assert world.ledger.status(data["reference"]) == "completed"
+
+
+def test_a_faster_life_changes_no_quota():
+    """Speed is the customers', not the clock's."""
+    world = World(speed=10)
+    reference = world.initiate().document["data"]["reference"]
+    world.now += 0.9
+    assert world.status(reference)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "status_code"),
+    [
+        (None, "/payments/X", 401),
+        ("", "/payments/X", 401),
+        ("nonsense", "/payments/X", 401),
+        ("sk_", "/payments/X", 401),
+        (SECRET_KEY, "/payments/X", 404),
+        (PUBLIC_KEY, "/payments/X", 404),
+        (SANDBOX_KEY, "/payments/X", 404),
+    ],
+)
+def test_keys_are_checked(world: World, key, path, status_code):
+    """By their kind, and every kind may read."""
+    reply = world.call("GET", path, key=key)
+    assert reply.status_code == status_code
+    assert reply.document["success"] is False
+    assert {"error", "code", "message"} <= set(reply.document)
+
+
+def test_only_the_keys_that_exist_are_taken():
+    """Where a test says which."""
+    world = World(keys=[SECRET_KEY])
+    assert world.initiate().status_code == 200
+    assert world.call("GET", "/payments", key="sk_other").status_code == 401
+
+
+def test_a_public_key_cannot_initiate(world: World):
+    """403, and no prompt."""
+    assert world.initiate(key=PUBLIC_KEY).status_code == 403
+    assert world.ledger.prompts == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "refused"),
+    [
+        ({"amount": 0}, {"amount"}), ({"amount": 150_001}, {"amount"}), ({"amount": "100"}, {"amount"}),
+        ({"amount": 1.5}, {"amount"}), ({"amount": True}, {"amount"}), ({"amount": None}, {"amount"}),
+        ({"phone": "0202222222"}, {"phone"}), ({"phone": 746990866}, {"phone"}), ({"phone": None}, {"phone"}),
+        ({"description": 5}, {"description"}), ({"description": "x" * 256}, {"description"}),
+        ({"amount": 0, "phone": ""}, {"amount", "phone"}),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named(world: World, fields, refused):
+    """422, with a list of messages for each, and no prompt."""
+    reply = world.initiate(**fields)
+    assert (reply.status_code, set(reply.document["errors"])) == (422, refused)
+    assert world.ledger.prompts == ()
+
+
+def test_the_sandbox_environment_has_its_own_limits(world: World):
+    """50 KES a payment, 30 calls a day."""
+    assert world.initiate(key=SANDBOX_KEY, amount=51).status_code == 422
+    for _ in range(29):
+        assert world.initiate(key=SANDBOX_KEY, amount=50).status_code == 200
+    reply = world.initiate(key=SANDBOX_KEY, amount=50)
+    assert (reply.status_code, reply.headers["Retry-After"]) == (429, "86400")
+    world.now += 86_400
+    assert world.initiate(key=SANDBOX_KEY, amount=50).status_code == 200
+
+
+def test_a_plan_limits_each_key_by_the_minute():
+    """With the headers on every answer, and the documented refusal."""
+    world = World(plan="trial")
+    first = world.call("GET", "/payments/X")
+    assert first.headers == {
+        "X-RateLimit-Limit": "30",
+        "X-RateLimit-Remaining": "29",
+        "X-RateLimit-Reset": str(int(NOON) + 60),
+    }
+    for _ in range(29):
+        world.call("GET", "/payments/X")
+    world.now += 20
+    reply = world.call("GET", "/payments/X")
+    assert reply.status_code == 429
+    assert reply.document == {
+        "success": False,
+        "error": "rate_limit_exceeded",
+        "code": "RATE_LIMIT",
+        "message": "Too many requests. Please try again later.",
+        "retry_after": 40,
+    }
+    assert (reply.headers["Retry-After"], reply.headers["X-RateLimit-Remaining"]) == ("40", "0")
+    assert world.call("GET", "/payments/X", key=PUBLIC_KEY).status_code == 404
+    world.now += 40
+    assert world.call("GET", "/payments/X").status_code == 404
+
+
+def test_a_longer_window_counts_too():
+    """The tightest one speaks."""
+    world = World(plan=Plan("tiny", {60: 5, 3_600: 7}))
+    codes = []
+    for _ in range(2):
+        codes += [world.call("GET", "/payments/X").status_code for _ in range(5)]
+        world.now += 60
+    assert codes == [404] * 7 + [429] * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status_code"),
+    [
+        ("GET", "/nowhere", None, 404), ("GET", "/mpesa/payment/initiate", None, 405),
+        ("DELETE", "/payments/X", None, 405), ("PUT", "/payments", None, 405),
+        ("POST", "/mpesa/payment/initiate", b"{", 400), ("POST", "/mpesa/payment/initiate", b"[]", 400),
+        ("POST", "/mpesa/payment/initiate", b"[" * 60_000, 400),
+        ("POST", "/mpesa/payment/initiate", b" " * 70_000, 413),
+        ("POST", "/payments/status-by-checkout-id", {}, 422),
+        ("POST", "/payments/status-by-checkout-id", {"checkout_request_id": "ws_CO_1"}, 404),
+        ("POST", "/mpesa/validate-phone", {}, 422),
+    ],
+)  # fmt: skip
+def test_what_is_not_documented_is_refused_in_the_documented_shape(world, method, path, body, status_code):
+    """One envelope for all errors."""
+    reply = world.call(method, path, body)
+    assert reply.status_code == status_code
+    assert reply.document["success"] is False
+
+
+@pytest.mark.parametrize(
+    ("phone", "normalized"), [("0746990866", PHONE), ("+254 746 990866", PHONE), ("12345", None)]
+)
+def test_phones_are_validated(world: World, phone, normalized):
+    """The documented answer."""
+    data = world.call("POST", "/mpesa/validate-phone", {"phone": phone}, PUBLIC_KEY).document["data"]
+    assert data == {
+        "original": phone,
+        "normalized": normalized,
+        "valid": normalized is not None,
+        "provider": "mpesa" if normalized else None,
+    }
+
+
+ENDS = {
+    "paid": "completed", "instant": "completed", "slow": "completed", "cancelled": "cancelled",
+    "wrong-pin": "failed", "insufficient": "failed", "expired": "expired", "stuck": "processing",
+    "late": "completed", "undocumented": "completed", "stale": "completed", "bare": "completed",
+    "other-amount": "completed", "other-phone": "completed", "other-reference": "completed",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("magic", MAGIC, ids=lambda m: m.scenario)
+def test_magic_phones_and_amounts_play_their_scenario(world: World, magic):
+    """Both columns of the table, in both environments."""
+    by_phone = world.initiate(phone=magic.phone).document["data"]["reference"]
+    by_amount = world.initiate(amount=magic.amount, key=SANDBOX_KEY).document["data"]["reference"]
+    assert [r.scenario.name for r in world.ledger.records] == [magic.scenario] * 2
+    world.now += 1_000
+    assert {world.ledger.status(r) for r in (by_phone, by_amount)} == {ENDS[magic.scenario]}
+
+
+def test_every_scenario_has_an_end_written_here():
+    """And all but the default have a magic number."""
+    assert set(ENDS) == set(SCENARIOS) == {m.scenario for m in MAGIC} | {"paid"}
+
+
+def test_the_documented_example_is_paid(world: World):
+    """100 KES to 0746990866 is no magic."""
+    world.initiate()
+    assert world.ledger.records[0].scenario.name == "paid"
+
+
+def test_scripts_come_before_magic_and_are_used_once(world: World):
+    """By phone first, then whoever comes next."""
+    own = Scenario("mine", (Step(1, "reversed", {"amount": 5}),))
+    world.ledger.script(own, phone="0746990866")
+    world.ledger.script("stuck")
+    for phone in ("0746990866", "0700000003", "0746990866"):
+        world.initiate(phone=phone)
+    assert [r.scenario.name for r in world.ledger.records] == ["mine", "stuck", "paid"]
+    world.now += 1
+    data = world.status(world.ledger.prompts[0].reference)
+    assert (data["status"], data["amount"], data["completed_at"]) == ("reversed", 5, None)
+    with pytest.raises(KeyError):
+        world.ledger.script("nonsense")
+
+
+def test_a_bare_answer_is_bare(world: World):
+    """Little more than the status."""
+    reference = world.initiate(phone=next(m.phone for m in MAGIC if m.scenario == "bare"))
+    reference = reference.document["data"]["reference"]
+    world.now += 10
+    data = world.status(reference)
+    assert data["status"] == "completed"
+    assert not {"reference", "amount", "checkout_request_id"} & set(data)
+    assert data["phone"] is data["provider_transaction_id"] is None
+
+
+def test_payments_are_listed_newest_first(world: World):
+    """In pages, by status and by day."""
+    for amount in (31, 33, 100):
+        world.initiate(amount=amount)
+    world.now += 86_400
+    world.initiate(amount=200)
+
+    def page(**query: str) -> Any:
+        return world.call("GET", "/payments", key=PUBLIC_KEY, **query).document
+
+    assert [p["amount"] for p in page()["data"]] == ["200.00", "100.00", "33.00", "31.00"]
+    assert page(per_page="2", page="2")["pagination"] == {
+        "current_page": 2, "per_page": 2, "total": 4, "last_page": 2, "from": 3, "to": 4,
+    }  # fmt: skip
+    assert [p["amount"] for p in page(status="cancelled")["data"]] == ["33.00"]
+    assert page(from_date="2026-01-28")["pagination"]["total"] == 1
+    assert page(to_date="2026-01-27")["pagination"]["total"] == 3
+    assert page(page="9")["pagination"]["from"] is None
+    for bad in ({"page": "0"}, {"page": "x"}, {"per_page": "-1"}, {"page": "9" * 30}):
+        assert world.call("GET", "/payments", **bad).status_code == 422
+
+
+def test_calls_are_kept_without_keys_and_phones(world: World):
+    """For a log that may be shown."""
+    world.initiate()
+    world.call("GET", f"/payments/{PHONE}", key=None)
+    assert [(c.method, c.key_kind, c.status_code) for c in world.ledger.calls] == [
+        ("POST", "sk_", 200),
+        ("GET", "", 401),
+    ]
+    shown = repr(world.ledger.calls) + repr(Request("GET", f"/payments/{PHONE}", SECRET_KEY))
+    assert PHONE not in shown
+    assert SECRET_KEY not in shown
+
+
+def test_a_ledger_has_an_end(world: World, monkeypatch):
+    """A forgotten load test does not eat the machine."""
+    monkeypatch.setattr(_engine, "PAYMENTS_MAX", 1)
+    assert [world.initiate().status_code for _ in range(2)] == [200, 503]
+
+
+def test_the_same_seed_gives_the_same_names():
+    """And another gives others."""
+    names = [[World(seed=s).initiate().document["data"]["reference"] for _ in range(1)] for s in (1, 1, 2)]
+    assert names[0] == names[1] != names[2]
+
+
+def test_names_are_unique_even_if_chance_repeats(world: World, monkeypatch):
+    """A reference names one payment."""
+    letters = iter(["A" * 9, "R" * 10, "A" * 9, "B" * 9, "R" * 10])
+    monkeypatch.setattr(world.ledger, "_letters", lambda _: next(letters))
+    assert [world.initiate().document["data"]["reference"][3] for _ in range(2)] == ["A", "B"]
+
+
+@pytest.mark.parametrize("options", [{"plan": "gold"}, {"speed": 0}, {"speed": float("nan")}])
+def test_nonsense_is_refused(options):
+    """At the start."""
+    with pytest.raises(ValueError, match=r"plan|speed"):
+        Ledger(clock=lambda: 0.0, **options)
+
+
+def test_the_plans_are_those_of_the_documentation():
+    """Calls a minute."""
+    assert {name: plan.limits[60] for name, plan in PLANS.items()} == {
+        "trial": 30, "basic": 60, "professional": 120, "enterprise": 300,
+    }  # fmt: skip
+
+
+@given(
+    st.sampled_from(["GET", "POST", "PUT"]),
+    st.sampled_from(["/payments", "/payments/X", "/mpesa/payment/initiate", "/mpesa/validate-phone", "/"]),
+    st.binary(max_size=50) | st.dictionaries(st.sampled_from(["amount", "phone"]), st.integers() | st.text()).map(
+        lambda d: json.dumps(d).encode()
+    ),
+    st.none() | st.sampled_from([SECRET_KEY, PUBLIC_KEY, "x"]),
+)  # fmt: skip
+def test_whatever_is_asked_the_ledger_answers(method, path, body, key):
+    """In the envelope, and never with an exception."""
+    reply = World().ledger.handle(Request(method, path, key, body))
+    assert isinstance(reply.document["success"], bool)
+    json.dumps(reply.document)
