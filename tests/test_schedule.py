@@ -59,7 +59,9 @@ def test_nobody_is_asked_in_the_first_seconds_nor_twice_before_expiry_for_nothin
     """It waits for the first answers, and then for the wave of expiries."""
     schedule = Schedule()
     assert schedule.seconds_to_next_look(0, 0.5) > 4
-    moments = [age for age in benchmark.looks(benchmark.shipped(BALANCED), at_once=False) if age < 75]
+    moments = [
+        age for age in benchmark.looks(benchmark.shipped(BALANCED), at_once=False) if age < 75
+    ]
     assert max(b - a for a, b in zip(moments, moments[1:], strict=False)) > 8
     assert sum(60 < age < 66 for age in moments) >= 3
 

@@ -12,7 +12,6 @@ from typing import Annotated, Final, NoReturn
 
 import anyio
 import attrs
-import httpx
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import (
@@ -25,6 +24,7 @@ from .. import (
     __version__,
     mask_phones,
 )
+from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 from ._report import JsonReport, PlainReport, Report
 
@@ -32,6 +32,7 @@ __all__ = ["app", "run"]
 
 SANDBOX_PORT: Final = 8765
 _STATUS_CALLS_AT_ONCE: Final = 5
+_MAX_WAIT_SECONDS: Final = 86_400
 
 _EPILOGUE: Final = """\
 Keys come from PAYNEXUS_SECRET_KEY (sk_…, initiates) and PAYNEXUS_PUBLIC_KEY (pk_…, reads), never
@@ -211,6 +212,9 @@ async def _pay(
     if not re.fullmatch(r"[0-9]{1,9}", amount):  # int() takes "1_0" too, cyclopts rounds
         msg = f"amount must be a whole number of KES, such as 100, not {amount[:20]!r}"
         raise InvalidRequestError(msg)
+    if not 0 < max_wait <= _MAX_WAIT_SECONDS:  # before the prompt is out, not after
+        msg = f"--max-wait must be a number of seconds above 0 and at most {_MAX_WAIT_SECONDS}"
+        raise InvalidRequestError(msg)
     journey.report.phase(f"sending a prompt for KES {amount} to {mask_phones(phone)}")
     journey.sending = True
     payment = await paynexus.initiate_payment(int(amount), phone, description)
@@ -300,10 +304,6 @@ async def _with_client(common: Common, work: Work, journey: _Journey) -> Exit:
 @asynccontextmanager
 async def _client(common: Common, report: Report) -> AsyncGenerator[AsyncPayNexus]:
     """Open a client that counts its calls, on the real API or on the sandbox."""
-
-    async def count(request: httpx.Request) -> None:
-        report.calls += 1
-
     secret_key, public_key, base_url = None, None, None
     if common.sandbox:
         from ..sandbox._engine import PUBLIC_KEY, SECRET_KEY
@@ -311,7 +311,7 @@ async def _client(common: Common, report: Report) -> AsyncGenerator[AsyncPayNexu
         secret_key, public_key = SECRET_KEY, PUBLIC_KEY
         base_url = f"http://127.0.0.1:{common.port}/api"
     async with (
-        httpx.AsyncClient(event_hooks={"request": [count]}, trust_env=False) as http_client,
+        _session.http_client(report) as http_client,
         AsyncPayNexus(
             secret_key,
             public_key,

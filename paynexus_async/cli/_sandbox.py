@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-import httpx
-
 from .. import AsyncPayNexus, InvalidRequestError, PayNexusError, mask_phones
 from .._schedule import BALANCED, PRIOR, Schedule
 from ..sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
+from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 
 if TYPE_CHECKING:
@@ -33,13 +32,10 @@ async def demonstrate(speed: float, report: Report) -> Exit:
     """Show three payments, and hold what the client reported against the sandbox's ledger."""
     ledger = _ledger(plan=None, speed=speed)
 
-    async def count(request: httpx.Request) -> None:
-        report.calls += 1
-
     told: dict[str, str] = {}
     with SandboxServer(ledger) as server, report:
         async with (
-            httpx.AsyncClient(event_hooks={"request": [count]}, trust_env=False) as http_client,
+            _session.http_client(report) as http_client,
             AsyncPayNexus(
                 SECRET_KEY,
                 PUBLIC_KEY,

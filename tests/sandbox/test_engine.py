@@ -35,8 +35,16 @@ class World:
         self.now = NOON
         self.ledger = Ledger(clock=lambda: self.now, **options)
 
-    def call(self, method: str, path: str, body: Any = None, key: str | None = SECRET_KEY, **query: str):
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
+    def call(
+        self, method: str, path: str, body: Any = None, key: str | None = SECRET_KEY, **query: str
+    ):
+        raw = (
+            body
+            if isinstance(body, bytes)
+            else json.dumps(body).encode()
+            if body is not None
+            else b""
+        )
         return self.ledger.handle(Request(method, path, key, raw, query))
 
     def initiate(self, key: str = SECRET_KEY, **fields: Any) -> Any:
@@ -207,7 +215,9 @@ def test_a_longer_window_counts_too():
         ("POST", "/mpesa/validate-phone", {}, 422),
     ],
 )  # fmt: skip
-def test_what_is_not_documented_is_refused_in_the_documented_shape(world, method, path, body, status_code):
+def test_what_is_not_documented_is_refused_in_the_documented_shape(
+    world, method, path, body, status_code
+):
     """One envelope for all errors."""
     reply = world.call(method, path, body)
     assert reply.status_code == status_code
@@ -219,7 +229,9 @@ def test_what_is_not_documented_is_refused_in_the_documented_shape(world, method
 )
 def test_phones_are_validated(world: World, phone, normalized):
     """The documented answer."""
-    data = world.call("POST", "/mpesa/validate-phone", {"phone": phone}, PUBLIC_KEY).document["data"]
+    data = world.call("POST", "/mpesa/validate-phone", {"phone": phone}, PUBLIC_KEY).document[
+        "data"
+    ]
     assert data == {
         "original": phone,
         "normalized": normalized,
@@ -326,7 +338,10 @@ def test_a_ledger_has_an_end(world: World, monkeypatch):
 
 def test_the_same_seed_gives_the_same_names():
     """And another gives others."""
-    names = [[World(seed=s).initiate().document["data"]["reference"] for _ in range(1)] for s in (1, 1, 2)]
+    names = [
+        [World(seed=s).initiate().document["data"]["reference"] for _ in range(1)]
+        for s in (1, 1, 2)
+    ]
     assert names[0] == names[1] != names[2]
 
 

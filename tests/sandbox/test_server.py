@@ -58,8 +58,12 @@ def test_a_bearer_token_is_a_key_too(http: httpx.Client):
     """Either header works; neither is 401."""
     del http.headers["X-API-Key"]
     assert http.get("/payments").status_code == 401
-    assert http.get("/payments", headers={"Authorization": f"Bearer {PUBLIC_KEY}"}).status_code == 200
-    assert http.get("/payments", headers={"Authorization": f"Basic {PUBLIC_KEY}"}).status_code == 401
+    assert (
+        http.get("/payments", headers={"Authorization": f"Bearer {PUBLIC_KEY}"}).status_code == 200
+    )
+    assert (
+        http.get("/payments", headers={"Authorization": f"Basic {PUBLIC_KEY}"}).status_code == 401
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,9 @@ def test_a_look_behind_the_scenes(http: httpx.Client, ledger: Ledger):
     assert httpx.get(f"{root}/sandbox/prompts").json()[0]["reference"] == reference
     assert httpx.get(f"{root}/sandbox/calls").json()[0]["key_kind"] == "sk_"
     script = f"{root}/sandbox/script"
-    assert httpx.post(script, json={"scenario": "cancelled", "phone": "0746990866"}).status_code == 200
+    assert (
+        httpx.post(script, json={"scenario": "cancelled", "phone": "0746990866"}).status_code == 200
+    )
     for bad in ({"scenario": "nonsense"}, {"scenario": "paid", "phone": "1"}, {}):
         answer = httpx.post(script, json=bad)
         assert (answer.status_code, answer.json()["code"]) == (422, "VALIDATION_ERROR")
