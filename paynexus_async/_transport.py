@@ -14,7 +14,7 @@ import logging
 import platform
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import anyio
 import httpx
@@ -288,12 +288,34 @@ class Transport:
             timeout=(min(left, _CONNECT_SECONDS_MAX), left, left, left),
             extensions={"trace": exchange.trace},
         )
+        if type(request.stream) is httpx.ByteStream:
+            request.stream = _Body(exchange.call.body or b"")
         # `auth=None`: a challenge-response scheme of a borrowed client would send the body twice.
         response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             return await _read(exchange.call, response, started)
         finally:
             await response.aclose()
+
+
+class _Body(httpx.ByteStream):
+    """A body in one piece.
+
+    httpx's own is a generator, which a connection that breaks while it is sent leaves suspended;
+    trio then warns of it, long after and far away.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._left = [body]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 async def _read(call: Call, response: httpx.Response, started: float) -> APIResponse:

@@ -454,7 +454,8 @@ def connection_error(
     else:
         proof, advice = "The answer was lost", "asking again is safe"
     kind = APITimeoutError if timed_out else APIConnectionError
-    msg = f"{call.name}: {_quote(reason) or 'no answer'}. {proof}: {advice}"
+    words = (_quote(reason) or "no answer").rstrip(".")
+    msg = f"{call.name}: {words}. {proof}: {advice}"
     return kind(msg, never_sent=never_sent)
 
 
@@ -602,7 +603,7 @@ def _refusal(call: Call, response: APIResponse, envelope: Mapping[str, object]) 
     errors = _field_errors(envelope.get("errors"))
     words = [f"{call.name}: PayNexus answered HTTP {status_code}"]
     if detail:
-        words.append(f": {detail}")
+        words.append(f": {detail.rstrip('.')}")
     if errors:
         words.append(" (" + "; ".join(f"{k}: {', '.join(v)}" for k, v in errors.items()) + ")")
     words.append(f". {_advice(call, status_code)}")

@@ -118,7 +118,7 @@ def test_for_programs_it_prints_json_lines(shell: Shell):
     assert events[-1]["amount"] == 100
     assert events[-1]["calls"] > 1
     assert events[-1]["created_at"].endswith("+03:00")
-    assert [event["status"] for event in events[:-1]][0] == "initiated"
+    assert next(event["status"] for event in events[:-1]) == "initiated"
 
 
 def test_a_pending_payment_is_told_as_json_too(shell: Shell):
@@ -368,9 +368,7 @@ def test_a_taken_port_is_a_matter_of_usage(capsys):
 def test_a_missing_extra_is_named(capsys, monkeypatch, hidden, arguments):
     """With the command that installs it."""
     for name in [
-        m
-        for m in sys.modules
-        if m.startswith("paynexus_async.cli.") or m.startswith("paynexus_async.sandbox.")
+        m for m in sys.modules if m.startswith(("paynexus_async.cli.", "paynexus_async.sandbox."))
     ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, hidden, None)

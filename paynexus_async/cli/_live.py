@@ -65,7 +65,7 @@ class LiveReport(Report):
 
     def phase(self, text: str) -> None:
         """Begin a part of the story, with a line of its own."""
-        self._text, self._began = "sending the prompt", time.monotonic()
+        self._text, self._began, self.calls = "one moment", time.monotonic(), 0
         self._console.print(Text(f"\n{mask_phones(text)}", style="bold cyan"))
 
     def update(self, update: PaymentUpdate) -> None:

@@ -89,7 +89,8 @@ class PlainReport(Report):
     """One line for each event, without colours or cursor movements."""
 
     def phase(self, text: str) -> None:
-        """Print a line."""
+        """Print a line, and count calls from here."""
+        self.calls = 0
         self._line(text)
 
     def update(self, update: PaymentUpdate) -> None:
@@ -130,7 +131,8 @@ class JsonReport(Report):
     """One JSON object for each event; the last has `"event": "result"` or `"error"`."""
 
     def phase(self, text: str) -> None:
-        """Keep quiet: phases are for people."""
+        """Keep quiet, for phases are for people; count calls from here."""
+        self.calls = 0
 
     def update(self, update: PaymentUpdate) -> None:
         """Print the payment as it stands."""

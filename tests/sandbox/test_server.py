@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from paynexus_async import AsyncPayNexus, PaymentStatus, sandbox
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer, create_app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Clock:
