@@ -179,6 +179,14 @@ class Call:
     status_code: int
 
 
+_MERCHANT: Final[Mapping[str, object]] = {
+    "/merchant": {"id": 1, "name": "Sandbox Shop"},
+    "/merchant/businesses": [{"id": 1, "name": "Sandbox Shop"}],
+    "/merchant/payment-accounts": [{"id": 1, "name": "Till 000000", "is_default": True}],
+}
+"""Undocumented reads that the vendor's clients make before they initiate."""
+
+
 class _Refused(Exception):  # a reply on its way up, not an error of anybody's
     """An answer in the documented shape of errors."""
 
@@ -369,6 +377,9 @@ class Ledger:
             "/mpesa/payment/initiate": self._initiate,
             "/payments/status-by-checkout-id": self._status_by_checkout_id,
             "/mpesa/validate-phone": _validate_phone,
+            # Not documented, but what the vendor's older clients call:
+            "/payments/initiate": self._initiate,
+            "/mpesa/payment/status": self._status_by_checkout_id,
         }
         if path in posts:
             if request.method != "POST":
@@ -379,8 +390,23 @@ class Ledger:
                 raise _Refused(405, "METHOD_NOT_ALLOWED", "This call is a GET.")
             if path == "/payments":
                 return self._list(request.query)
-            return self._found(self._records.get(path.removeprefix("/payments/")))
+            return self._found(self._named(path.removeprefix("/payments/").split("/")))
+        if path in _MERCHANT and request.method == "GET":
+            return Reply(200, {"success": True, "data": _MERCHANT[path]})
         raise _Refused(404, "NOT_FOUND", "There is no such call.")
+
+    def _named(self, parts: list[str]) -> Record | None:
+        """Find a payment by what stands in a path: `REF`, as documented, or as older clients do."""
+        match parts:
+            case [reference] if reference in self._records:
+                return self._records[reference]
+            case ["reference", reference]:
+                return self._records.get(reference)
+            case ["checkout", checkout_request_id]:
+                return self._by_checkout_id.get(checkout_request_id)
+            case [number] | [number, "status" | "status-by-id"]:
+                return next((r for r in self._records.values() if str(r.number) == number), None)
+        return None
 
     def _initiate(self, body: Mapping[str, object], key: str) -> Reply:
         kind = _kind(key)
@@ -530,6 +556,8 @@ def _checked(body: Mapping[str, object], amount_max: int) -> tuple[int, str, str
     """Check the fields of an initiate, all of them before refusing any."""
     errors: dict[str, list[str]] = {}
     amount, phone, description = body.get("amount"), body.get("phone"), body.get("description")
+    if isinstance(amount, float) and amount.is_integer():
+        amount = int(amount)  # PHP writes 100.0
     if isinstance(amount, bool) or not isinstance(amount, int):
         errors["amount"] = ["The amount must be an integer."]
     elif not 1 <= amount <= amount_max:

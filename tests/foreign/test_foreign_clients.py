@@ -102,17 +102,19 @@ def test_the_vendors_synchronous_client_works_unchanged():
     gateway = pytest.importorskip("paynexus_gateway", reason="paynexus-gateway is not installed")
     clock = Clock()
     ledger = Ledger(clock=clock)
-    with SandboxServer(ledger) as server:
-        with gateway.PayNexusClient("sk_x1234", base_url=server.url) as client:
-            answer = client.initiate_payment(100, "0746990866", "Order #12345")
-            payment = answer.get("data", answer)
-            assert payment["phone"] == PHONE
-            clock.now += 10
-            for answer in (
-                client.get_payment_status(payment["reference"]),
-                client.get_payment_status_by_checkout_id(payment["checkout_request_id"]),
-            ):
-                assert answer.get("data", answer)["status"] == "completed"
-            answer = client.validate_phone("0746990866")
-            assert answer.get("data", answer)["normalized"] == PHONE
+    with (
+        SandboxServer(ledger) as server,
+        gateway.PayNexusClient("sk_x1234", base_url=server.url) as client,
+    ):
+        answer = client.initiate_payment(100, "0746990866", "Order #12345")
+        payment = answer.get("data", answer)
+        assert payment["phone"] == PHONE
+        clock.now += 10
+        for answer in (
+            client.get_payment_status(payment["reference"]),
+            client.get_payment_status_by_checkout_id(payment["checkout_request_id"]),
+        ):
+            assert answer.get("data", answer)["status"] == "completed"
+        answer = client.validate_phone("0746990866")
+        assert answer.get("data", answer)["normalized"] == PHONE
     assert len(ledger.prompts) == 1

@@ -317,6 +317,26 @@ def test_payments_are_listed_newest_first(world: World):
         assert world.call("GET", "/payments", **bad).status_code == 422
 
 
+def test_the_vendors_older_paths_lead_to_the_same_payment(world: World):
+    """Undocumented, but what its Node and PHP clients call; PHP writes a whole float."""
+    initiated = world.call("POST", "/payments/initiate", {"amount": 100.0, "phone": PHONE})
+    data = initiated.document["data"]
+    reference, checkout_id = data["reference"], data["checkout_request_id"]
+    expected = world.status(reference)
+    for path in (
+        f"/payments/reference/{reference}",
+        f"/payments/checkout/{checkout_id}",
+        "/payments/1",
+        "/payments/1/status",
+        "/payments/1/status-by-id",
+    ):
+        assert world.call("GET", path).document["data"] == expected
+    body = {"checkout_request_id": checkout_id}
+    assert world.call("POST", "/mpesa/payment/status", body).document["data"] == expected
+    assert world.call("GET", "/merchant/payment-accounts").document["data"][0]["id"] == 1
+    assert world.call("GET", "/payments/a/b/c").status_code == 404
+
+
 def test_calls_are_kept_without_keys_and_phones(world: World):
     """For a log that may be shown."""
     world.initiate()
