@@ -31,11 +31,6 @@ class OwnedTask:
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the work is over."""
-        return self._ended.is_set()
-
     async def wait(self) -> None:
         """Wait until the work is over, however it ended."""
         await self._ended.wait()

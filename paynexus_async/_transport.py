@@ -75,10 +75,9 @@ class _Exchange(Generic[T]):
         """Whether it is not proven that the request is still here."""
         return self._headers_sent or (self._begun and not self._traced)
 
-    def begin(self, *, traced: bool) -> anyio.CancelScope:
+    def begin(self) -> anyio.CancelScope:
         """Hand the request to the transport. Returns the scope to do it in."""
         self._begun = True
-        self._traced = traced
         return self._scope
 
     async def trace(self, event: str, info: Mapping[str, object]) -> None:
@@ -257,7 +256,7 @@ class Transport:
         try:
             if exchange.settled:
                 return  # given up before this task had its first turn
-            with exchange.begin(traced=self._ours) as scope:
+            with exchange.begin() as scope:
                 answer = await self._round_trip(exchange, key, headers)
             if scope.cancelled_caught:
                 answer = exchange.timed_out()
@@ -288,7 +287,7 @@ class Transport:
             timeout=(min(left, _CONNECT_SECONDS_MAX), left, left, left),
             extensions={"trace": exchange.trace},
         )
-        if type(request.stream) is httpx.ByteStream:
+        if type(request.stream) is httpx.ByteStream:  # pragma: no branch  # a successor has its own
             request.stream = _Body(exchange.call.body or b"")
         # `auth=None`: a challenge-response scheme of a borrowed client would send the body twice.
         response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)

@@ -7,6 +7,7 @@ import re
 import runpy
 import sys
 import time
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from paynexus_async import PaymentStatus, cli
 from paynexus_async.cli import _commands, _sandbox, _session
 from paynexus_async.cli._outcome import Exit, exit_of_error, exit_of_payment
-from paynexus_async.cli._report import JsonReport
+from paynexus_async.cli._report import JsonReport, PlainReport, document_of, line_of
 from paynexus_async.exceptions import ClientStateError
 from paynexus_async.models import Payment
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, Scenario, Step, create_app
@@ -148,7 +149,6 @@ def test_waiting_and_asking_for_payments_that_exist(shell: Shell):
 def test_late_truth_is_told_as_such(capsys):
     """A revision is an event of its own."""
     from paynexus_async import PaymentRevision
-    from paynexus_async.cli._report import PlainReport
 
     payment = Payment(reference="PNX1", status=PaymentStatus.COMPLETED, status_text="completed")
     update = PaymentRevision(payment=payment, previous=PaymentStatus.EXPIRED, attempts=3)
@@ -416,3 +416,31 @@ def test_on_a_terminal_it_draws(monkeypatch):
     assert type(_commands._report(json=True)).__name__ == "JsonReport"
     monkeypatch.setenv("TERM", "dumb")
     assert type(_commands._report(json=False)).__name__ == "PlainReport"
+
+
+@pytest.mark.parametrize(
+    ("payment", "line"),
+    [
+        (
+            Payment(status=PaymentStatus.PROCESSING, status_text="processing"),
+            "(no reference)  processing",
+        ),
+        (
+            Payment(
+                reference="PNX1",
+                status=PaymentStatus.FAILED,
+                status_text="failed",
+                amount=Decimal("1.5"),
+            ),
+            "PNX1  failed  KES 1.5",
+        ),
+    ],
+)
+def test_a_bare_payment_is_described_by_what_is_known(payment, line, capsys):
+    """Nothing is made up."""
+    assert line_of(payment) == line
+    assert document_of(payment)["status_text"] == payment.status_text
+    if payment.amount:
+        assert document_of(payment)["amount"] == "1.5"
+    PlainReport().payment(payment, Exit.ERROR)
+    assert capsys.readouterr().out == f"{line}\n"

@@ -17,6 +17,7 @@ from paynexus_async import (
     AsyncPayNexus,
     AuthenticationError,
     ClientStateError,
+    Expectation,
     InvalidRequestError,
     NotFoundError,
     Payment,
@@ -25,6 +26,7 @@ from paynexus_async import (
     PaymentStillPending,
     PermissionDeniedError,
 )
+from paynexus_async._follow import Terms
 
 from .fakes import CHECKOUT_ID, PHONE, REFERENCE, FakeServer, initiated, refusal, status
 
@@ -169,6 +171,23 @@ async def test_leaving_and_joining_in_the_same_moment_is_safe(server: FakeServer
                 await anyio.wait_all_tasks_blocked()
                 scope.cancel()
         assert (await paynexus.wait_for_completion(payment)).succeeded
+
+
+async def test_an_old_loops_last_step_does_not_end_a_new_one(server: FakeServer):
+    """The last one leaves and the next one joins before the old loop has noticed."""
+    async with server.client() as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("completed"))
+        follower = paynexus._followers._follower(Expectation.of(payment))
+        terms = Terms(deadline=anyio.current_time() + 100)
+        first = follower.subscribe(terms)
+        await anyio.sleep(1)
+        follower.leave(first)
+        second = follower.subscribe(terms)
+        update = await second.next()
+        assert update is not None
+        assert update.payment.succeeded
+        assert await second.next() is None
 
 
 async def test_waiting_for_what_has_ended_asks_nothing(server: FakeServer):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SandboxServer"]
 
-_START_SECONDS_MAX: Final = 10.0
+_STOP_SECONDS_MAX: Final = 10.0
 
 
 class SandboxServer:
@@ -80,10 +80,9 @@ class SandboxServer:
 
     def __exit__(self, *exc_info: object) -> None:
         """Stop answering, and close what is open."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._server.force_exit = True  # idle connections are not waited for
-            self._thread.join(_START_SECONDS_MAX)
-        if self._socket is not None:
-            self._socket.close()
+        assert self._server and self._thread and self._socket  # noqa: S101, PT018  # entered
+        self._server.should_exit = True
+        self._server.force_exit = True  # idle connections are not waited for
+        self._thread.join(_STOP_SECONDS_MAX)
+        self._socket.close()
         self._socket = self._server = self._thread = None

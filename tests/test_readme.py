@@ -1,0 +1,118 @@
+"""The README, held to its word: every Python block runs, every table is true."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import httpx
+import looptime
+import pytest
+from sybil import Document, Example
+from sybil.parsers.markdown import CodeBlockParser
+
+from paynexus_async import AsyncPayNexus, Schedule, exceptions
+from paynexus_async.cli._outcome import Exit
+from paynexus_async.sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, create_app
+
+from .fakes import FakeServer
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text("utf-8") if README.exists() else ""
+BLOCKS = list(Document.parse(str(README), CodeBlockParser("python", lambda example: None)))
+
+
+async def run(example: Example, namespace: dict[str, Any]) -> None:
+    """Run a block that may await, as a notebook does."""
+    code = compile(example.parsed, str(README), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    outcome = eval(code, namespace)
+    if inspect.iscoroutine(outcome):
+        await outcome
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A sandbox behind every client that the README opens, on a clock that jumps."""
+    ledger = Ledger(clock=lambda: 1_769_498_238.0 + asyncio.get_running_loop().time())
+    monkeypatch.setenv("PAYNEXUS_SECRET_KEY", SECRET_KEY)
+    monkeypatch.setenv("PAYNEXUS_PUBLIC_KEY", PUBLIC_KEY)
+    monkeypatch.setattr(
+        httpx.AsyncClient,
+        "_init_transport",
+        lambda _, transport=None, **__: transport or httpx.ASGITransport(app=create_app(ledger)),
+    )
+    return ledger
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda b: f"line-{b.line}")
+def test_every_python_block_runs(block: Example, ledger: Ledger, capsys):
+    """As a user would paste it, `paynexus` being an open client."""
+
+    async def main() -> None:
+        async with AsyncPayNexus() as paynexus:
+            namespace: dict[str, Any] = {"paynexus": paynexus}
+            await run(block, namespace)
+            if checkout := namespace.get("checkout"):
+                order = SimpleNamespace(amount=100, phone="0746990866", id=12345)
+                assert await checkout(paynexus, order) == "Thank you!"
+                ledger.script("expired")
+                assert await checkout(paynexus, order) == "The payment was expired."
+                ledger.script("stuck")
+                assert "Still waiting" in await checkout(paynexus, order)
+                assert "answer the prompt" in await checkout(paynexus, order)
+                order.phone = "12345678"
+                assert "No prompt was sent" in await checkout(paynexus, order)
+
+    anyio.run(main, backend_options={"loop_factory": looptime.new_event_loop})
+    if "paid:" in block.parsed:
+        assert "paid: " in capsys.readouterr().out
+
+
+def test_the_blocks_are_found():
+    """A README without examples would pass the test above."""
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("magic", MAGIC, ids=lambda m: m.scenario)
+def test_the_table_of_magic_numbers_is_true(magic):
+    """It is that of the sandbox."""
+    assert f"| `{magic.phone}` | {magic.amount} KES | {magic.happens} |" in TEXT
+
+
+def test_the_table_of_exit_codes_is_complete():
+    """Every code is explained."""
+    for code in Exit:
+        assert f"\n| {int(code)} | " in TEXT
+
+
+def test_every_exception_of_the_truth_table_exists():
+    """And the outcomes are all there."""
+    for name in (
+        "PaymentStillPending",
+        "PaymentOutcomeUnknown",
+        "DuplicatePaymentError",
+        "PaymentMismatchError",
+    ):
+        assert f"| `{name}` |" in TEXT
+        assert hasattr(exceptions, name)
+    for word in ("completed", "cancelled", "failed", "expired"):
+        assert f"\n| `{word}` |" in TEXT
+
+
+def test_the_first_two_shell_blocks_are_one_line_each():
+    """The demo, and the tests."""
+    blocks = [block.split("```")[0].strip() for block in TEXT.split("```sh\n")[1:3]]
+    assert all("\n" not in block for block in blocks)
+    assert blocks[0].endswith("paynexus demo")
+    assert "pytest" in blocks[1]
+
+
+def test_the_schedule_of_the_readme_is_an_option():
+    """`AsyncPayNexus(schedule=Schedule(price=1))`."""
+    paynexus = FakeServer().client(schedule=Schedule(price=1))
+    assert paynexus._followers.schedule.price == 1
