@@ -232,11 +232,15 @@ class _Follower:
         except Exception as raised:  # noqa: BLE001  # a caller's own strategy may raise anything
             error = raised
         finally:
-            if generation == self._generation:  # else everybody left, and others came
-                self._task = None
-                for subscription in self.subscriptions:
-                    subscription.end(error)
-                self.subscriptions = []
+            self._ended(generation, error)
+
+    def _ended(self, generation: int, error: Exception | None) -> None:
+        if generation != self._generation:
+            return  # everybody left, and others came, who have a loop of their own
+        self._task = None
+        for subscription in self.subscriptions:
+            subscription.end(error)
+        self.subscriptions = []
 
     async def _look(self) -> bool:
         await self._group.budget.permit()

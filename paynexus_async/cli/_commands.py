@@ -49,6 +49,7 @@ app = App(
     help_epilogue=_EPILOGUE,
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `run` has its own words
 )
 
 
@@ -242,7 +243,7 @@ async def _follow(
 
 
 async def _status(references: Sequence[str], paynexus: AsyncPayNexus, journey: _Journey) -> Exit:
-    answers: list[Payment | PayNexusError | None] = [None] * len(references)
+    answers: dict[int, Payment | PayNexusError] = {}
     places = anyio.CapacityLimiter(_STATUS_CALLS_AT_ONCE)
 
     async def ask(index: int) -> None:
@@ -261,11 +262,11 @@ async def _status(references: Sequence[str], paynexus: AsyncPayNexus, journey: _
         for index in range(len(references)):
             group.start_soon(ask, index)
     codes = [Exit.COMPLETED]
-    for answer in answers:
+    for _, answer in sorted(answers.items()):  # as they were asked for
         if isinstance(answer, Payment):
             codes.append(exit_of_payment(answer))
             journey.report.listed(answer, codes[-1])
-        elif answer is not None:
+        else:
             codes.append(exit_of_error(answer))
             journey.report.error(answer, codes[-1])
     return max(codes)

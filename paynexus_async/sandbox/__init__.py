@@ -25,6 +25,7 @@ from ._engine import (
     Record,
     Reply,
     Request,
+    Truth,
 )
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 
@@ -50,6 +51,7 @@ __all__ = [
     "SandboxServer",
     "Scenario",
     "Step",
+    "Truth",
     "create_app",
 ]
 

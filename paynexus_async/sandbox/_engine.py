@@ -11,8 +11,8 @@ import json
 import math
 import string
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Final
 
@@ -21,7 +21,7 @@ import attrs
 from ..exceptions import InvalidRequestError
 from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
-from ._scenarios import MAGIC, SCENARIOS, Scenario
+from ._scenarios import MAGIC, SCENARIOS, Scenario, Step
 
 __all__ = [
     "PLANS",
@@ -35,6 +35,7 @@ __all__ = [
     "Record",
     "Reply",
     "Request",
+    "Truth",
 ]
 
 SECRET_KEY: Final = "sk_sandbox_0123456789abcdef"  # noqa: S105  # everybody may know it
@@ -44,6 +45,8 @@ SANDBOX_KEY: Final = "sb_sandbox_0123456789abcdef"
 BODY_BYTES_MAX: Final = 64 * 1024
 PAYMENTS_MAX: Final = 100_000
 CALLS_KEPT_MAX: Final = 10_000
+SCRIPTS_MAX: Final = 1_000
+WINDOWS_MAX: Final = 10_000
 _DESCRIPTION_CHARACTERS_MAX: Final = 255
 _NAIROBI: Final = timezone(timedelta(hours=3), "EAT")
 _AMOUNT_MAX: Final = {"production": 150_000, "sandbox": 50}
@@ -103,7 +106,7 @@ class Request:
         return f"<Request {self.method} {mask_phones(self.path)}>"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Reply:
     """One HTTP answer.
 
@@ -111,11 +114,17 @@ class Reply:
         status_code: the HTTP status.
         document: its JSON body.
         headers: beyond those that the web server adds.
+        reference: of the payment that it is about, whatever the document says of it.
     """
 
     status_code: int
     document: Mapping[str, object]
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    reference: str | None = None
+
+    def __repr__(self) -> str:
+        """Show no document: phones are in it."""
+        return f"<Reply {self.status_code}>"
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -160,6 +169,31 @@ class Record:
     receipt: str
 
 
+@attrs.frozen(kw_only=True, repr=False)
+class Truth:
+    """What is true of one payment at the moment of asking, whatever its answers say.
+
+    Attributes:
+        reference: the payment's.
+        status: as it stands; any text, where a scenario says so.
+        amount: in KES.
+        phone: as `254746990866`.
+        scenario: the name of what its customer does.
+        receipt: the M-Pesa receipt; `None` until it is completed.
+    """
+
+    reference: str
+    status: str
+    amount: int
+    phone: str
+    scenario: str
+    receipt: str | None
+
+    def __repr__(self) -> str:
+        """Show no phone."""
+        return f"<Truth {self.reference} {self.status} KES {self.amount}, {self.scenario}>"
+
+
 @attrs.frozen
 class Call:
     """One API call, as the log shows it.
@@ -170,6 +204,7 @@ class Call:
         path: below the base URL, phones masked.
         key_kind: `sk_`, `pk_`, `sb_`, or empty.
         status_code: of the answer.
+        reference: of the payment that it was about, if it was about one.
     """
 
     at: float
@@ -177,6 +212,7 @@ class Call:
     path: str
     key_kind: str
     status_code: int
+    reference: str | None = None
 
 
 _MERCHANT: Final[Mapping[str, object]] = {
@@ -258,8 +294,8 @@ class Ledger:
         self._keys = None if keys is None else frozenset(keys)
         self._records: dict[str, Record] = {}
         self._by_checkout_id: dict[str, Record] = {}
-        self._scripted: deque[Scenario] = deque()
-        self._scripted_by_phone: dict[str, deque[Scenario]] = {}
+        self._moments: dict[str, int] = {}
+        self._scripted: list[tuple[str | None, Scenario]] = []
         self._windows: dict[tuple[str, int], _Window] = {}
         self._calls: deque[Call] = deque(maxlen=CALLS_KEPT_MAX)
         self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
@@ -270,7 +306,7 @@ class Ledger:
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """Every prompt that went out, in order: a customer sees each of them."""
-        return tuple(record.prompt for record in self._records.values())
+        return tuple(record.prompt for record in self.records)
 
     @property
     def calls(self) -> tuple[Call, ...]:
@@ -280,6 +316,7 @@ class Ledger:
     @property
     def records(self) -> tuple[Record, ...]:
         """Every payment, in order."""
+        # A copy in one step: a test reads this while the server's thread adds to it.
         return tuple(self._records.values())
 
     def prompted(self, phone: str) -> int:
@@ -293,20 +330,38 @@ class Ledger:
         Raises:
             KeyError: if there is no such payment.
         """
+        return self.payment(reference).status
+
+    def payment(self, reference: str) -> Truth:
+        """Return what is true of a payment, now.
+
+        Raises:
+            KeyError: if there is no such payment.
+        """
         record = self._records[reference]
-        return record.scenario.at(self._age(record)).status
+        status = self._step(record).status
+        return Truth(
+            reference=reference,
+            status=status,
+            amount=record.prompt.amount,
+            phone=record.prompt.phone,
+            scenario=record.scenario.name,
+            receipt=record.receipt if status == PaymentStatus.COMPLETED else None,
+        )
 
     def script(self, scenario: str | Scenario, *, phone: str | None = None) -> None:
         """Let the next payment (to *phone*) play a scenario, before any magic number counts.
 
         Raises:
             KeyError: if there is no scenario of this name.
+            ValueError: if the phone is not a Kenyan mobile number, or too many scripts wait.
         """
         played = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
-        if phone is None:
-            self._scripted.append(played)
-        else:
-            self._scripted_by_phone.setdefault(normalize_phone(phone), deque()).append(played)
+        normalized = None if phone is None else normalize_phone(phone)
+        if len(self._scripted) >= SCRIPTS_MAX:
+            msg = f"{SCRIPTS_MAX} scripts wait for a payment already"
+            raise ValueError(msg)
+        self._scripted.append((normalized, played))
 
     # --- The API
 
@@ -326,6 +381,7 @@ class Ledger:
                 path=mask_phones(request.path),
                 key_kind=_kind(request.key or ""),
                 status_code=reply.status_code,
+                reference=reply.reference,
             )
         )
         return attrs.evolve(reply, headers={**headers, **reply.headers})
@@ -345,7 +401,8 @@ class Ledger:
         now = self._clock()
         windows = [self._window(key, seconds, limit, now) for seconds, limit in plan.limits.items()]
         limits = list(plan.limits.values())
-        fullest = min(range(len(windows)), key=lambda i: (windows[i].left, i))
+        # Of two that are used up, the one that ends last says when a call works again.
+        fullest = min(range(len(windows)), key=lambda i: (windows[i].left, -windows[i].ends_at))
         allowed = windows[fullest].left > 0
         if allowed:
             for window in windows:
@@ -367,6 +424,9 @@ class Ledger:
     def _window(self, key: str, seconds: int, limit: int, now: float) -> _Window:
         window = self._windows.get((key, seconds))
         if window is None or now >= window.ends_at:
+            self._windows.pop((key, seconds), None)
+            if len(self._windows) >= WINDOWS_MAX:
+                del self._windows[next(iter(self._windows))]  # the oldest: keys are made up freely
             window = _Window(ends_at=now + seconds, left=limit)
             self._windows[key, seconds] = window
         return window
@@ -428,15 +488,13 @@ class Ledger:
             "status": "initiated",
             "customer_message": "Success. Request accepted for processing",
         }
-        return Reply(200, {"success": True, "data": data})
+        return Reply(200, {"success": True, "data": data}, reference=prompt.reference)
 
     def _record(self, amount: int, phone: str, description: str | None) -> Record:
         now = self._clock()
-        moment = datetime.fromtimestamp(now, _NAIROBI)
-        digits = f"{moment:%d%m%Y%H%M%S}{len(self._records) % 1000:03}{phone[3:]}"
         prompt = Prompt(
             reference=self._unused_reference(),
-            checkout_request_id=f"ws_CO_{digits}",
+            checkout_request_id=self._unused_checkout_id(phone, now),
             phone=phone,
             amount=amount,
             description=description,
@@ -454,10 +512,11 @@ class Ledger:
 
     def _choose(self, phone: str, amount: int) -> Scenario:
         """Return what the customer will do: scripted, by magic phone, by magic amount, or pay."""
-        if queue := self._scripted_by_phone.get(phone):
-            return queue.popleft()
-        if self._scripted:
-            return self._scripted.popleft()
+        for wanted in (phone, None):  # a script for this phone comes before one for anybody
+            for place, (scripted_phone, scenario) in enumerate(self._scripted):
+                if scripted_phone == wanted:
+                    del self._scripted[place]
+                    return scenario
         return self._by_phone.get(phone) or self._by_amount.get(amount) or SCENARIOS["paid"]
 
     def _unused_reference(self) -> str:
@@ -465,6 +524,13 @@ class Ledger:
         while reference in self._records:
             reference = f"PNX{self._letters(9)}"
         return reference
+
+    def _unused_checkout_id(self, phone: str, now: float) -> str:
+        """Make an id of the moment and the phone; one moment later, where it is taken."""
+        moment = max(round(now * 1000), self._moments.get(phone, -1) + 1)
+        self._moments[phone] = moment
+        second = datetime.fromtimestamp(moment // 1000, _NAIROBI)
+        return f"ws_CO_{second:%d%m%Y%H%M%S}{moment % 1000:03}{phone[3:]}"
 
     def _letters(self, count: int) -> str:
         """Make a name that follows from the seed, and looks as if it did not."""
@@ -481,14 +547,15 @@ class Ledger:
     def _found(self, record: Record | None) -> Reply:
         if record is None:
             raise _Refused(404, "NOT_FOUND", "Payment not found.")
-        return Reply(200, {"success": True, "data": self._document(record)})
+        document = {"success": True, "data": self._document(record)}
+        return Reply(200, document, reference=record.prompt.reference)
 
-    def _age(self, record: Record) -> float:
-        return (self._clock() - record.prompt.sent_at) * self._speed
+    def _step(self, record: Record) -> Step:
+        return record.scenario.at((self._clock() - record.prompt.sent_at) * self._speed)
 
     def _document(self, record: Record) -> dict[str, object]:
         """Describe a payment as status answers do."""
-        prompt, step = record.prompt, record.scenario.at(self._age(record))
+        prompt, step = record.prompt, self._step(record)
         paid, status = step.status == PaymentStatus.COMPLETED, PaymentStatus.parse(step.status)
         changed_at = self._time(prompt.sent_at + step.at_seconds / self._speed)
         document: dict[str, object] = {
@@ -515,10 +582,9 @@ class Ledger:
     def _list(self, query: Mapping[str, str]) -> Reply:
         """List payments, newest first."""
         page, size = _positive(query, "page", 1, 10_000), _positive(query, "per_page", 15, 100)
-        found = [self._document(record) for record in reversed(self._records.values())]
-        found = list(_matching(found, query))
+        found = [record for record in reversed(self.records) if self._matches(record, query)]
         first = (page - 1) * size
-        shown = found[first : first + size]
+        shown = [self._document(record) for record in found[first : first + size]]
         pagination = {
             "current_page": page,
             "per_page": size,
@@ -529,11 +595,19 @@ class Ledger:
         }
         return Reply(200, {"success": True, "data": shown, "pagination": pagination})
 
+    def _matches(self, record: Record, query: Mapping[str, str]) -> bool:
+        """Whether a payment is listed: judged by the truth, as a scenario's answers may lack it."""
+        day = self._time(record.prompt.sent_at)[:10]
+        first, last = query.get("from_date", "")[:10], query.get("to_date", "")[:10] or "9999"
+        return first <= day <= last and query.get("status") in {
+            None,
+            "",
+            self._step(record).status,
+        }
+
     @staticmethod
     def _time(seconds: float) -> str:
-        return (
-            datetime.fromtimestamp(seconds, UTC).astimezone(_NAIROBI).isoformat(timespec="seconds")
-        )
+        return datetime.fromtimestamp(seconds, _NAIROBI).isoformat(timespec="seconds")
 
 
 def _kind(key: str) -> str:
@@ -545,6 +619,7 @@ def _json_body(body: bytes) -> Mapping[str, object]:
         raise _Refused(413, "PAYLOAD_TOO_LARGE", "The body is too large.")
     try:
         document = json.loads(body)
+        json.dumps(document, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
@@ -603,14 +678,3 @@ def _positive(query: Mapping[str, str], name: str, default: int, largest: int) -
     if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) > 0):
         raise _invalid({name: ["It must be a positive integer."]})
     return min(int(text), largest)
-
-
-def _matching(
-    documents: Iterable[dict[str, object]], query: Mapping[str, str]
-) -> Iterable[dict[str, object]]:
-    for document in documents:
-        day = str(document.get("created_at", ""))[:10]
-        if query.get("status") not in {None, "", document["status"]}:
-            continue
-        if query.get("from_date", "") <= day <= (query.get("to_date") or "9999"):
-            yield document

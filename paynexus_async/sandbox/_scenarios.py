@@ -56,6 +56,9 @@ def _failed(at_seconds: float, reason: str) -> Step:
 
 _ANSWERED: Final = Step(4, "processing")
 _PAID: Final = Step(9, "completed")
+_NULLS: Final = dict.fromkeys(
+    ("phone", "transaction_id", "provider_transaction_id", "completed_at")
+)
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario
@@ -75,13 +78,20 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario("stale", (_ANSWERED, Step(8, "initiated"), Step(12, "completed"))),
         Scenario(
             "bare",
-            (_ANSWERED, Step(9, "completed", {"phone": None, "provider_transaction_id": None})),
+            (
+                Step(0, "initiated", _NULLS),
+                Step(4, "processing", _NULLS),
+                Step(9, "completed", _NULLS),
+            ),
             missing=frozenset(
                 {
+                    "id",
                     "reference",
                     "checkout_request_id",
                     "amount",
                     "currency",
+                    "payment_method",
+                    "description",
                     "created_at",
                     "updated_at",
                 }

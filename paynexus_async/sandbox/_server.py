@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import socket
 import threading
 from typing import TYPE_CHECKING, Final, Self
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["SandboxServer"]
 
 _STOP_SECONDS_MAX: Final = 10.0
+_PORT_MAX: Final = 65_535
+
+# Without any handler, Python prints uvicorn's warnings (a client's garbage) among a test's output.
+logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
 
 
 class SandboxServer:
@@ -55,9 +61,16 @@ class SandboxServer:
         """Listen, and answer from now on.
 
         Raises:
-            OSError: if the port is taken; the message names it.
+            OSError: if the port is taken, or is none; the message names it.
+            RuntimeError: if it is running already.
         """
+        if self._socket is not None:
+            msg = f"the sandbox is running already, on {self.url}"
+            raise RuntimeError(msg)
         host, port = self._address
+        if not 0 <= port <= _PORT_MAX:  # the socket would raise OverflowError, and leak
+            msg = f"cannot listen on {host}:{port}: ports go from 0 to {_PORT_MAX}"
+            raise OSError(errno.EINVAL, msg)
         try:
             self._socket = socket.create_server((host, port))
         except OSError as error:
@@ -80,9 +93,9 @@ class SandboxServer:
 
     def __exit__(self, *exc_info: object) -> None:
         """Stop answering, and close what is open."""
-        assert self._server and self._thread and self._socket  # noqa: S101, PT018  # entered
-        self._server.should_exit = True
-        self._server.force_exit = True  # idle connections are not waited for
-        self._thread.join(_STOP_SECONDS_MAX)
-        self._socket.close()
+        if self._server is not None and self._thread is not None and self._socket is not None:
+            self._server.should_exit = True
+            self._server.force_exit = True  # idle connections are not waited for
+            self._thread.join(_STOP_SECONDS_MAX)
+            self._socket.close()
         self._socket = self._server = self._thread = None

@@ -136,6 +136,8 @@ def test_a_taken_port_is_named(ledger: Ledger):
         port = httpx.URL(first.url).port or 0
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
             SandboxServer(ledger, port=port).__enter__()
+    with pytest.raises(OSError, match="ports go from 0 to 65535"):
+        SandboxServer(ledger, port=99_999).__enter__()
 
 
 def test_without_the_extra_the_ledger_works_and_the_rest_says_what_is_missing(monkeypatch):
