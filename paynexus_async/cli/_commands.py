@@ -123,7 +123,7 @@ def status(*references: str, common: Flattened = _DEFAULTS) -> int:
     """
     if not references:
         _misused("status: which payment? Give at least one reference")
-    return _tell(common, partial(_status, references), moving=False)
+    return _tell(common, partial(_status, references, common), moving=False)
 
 
 @app.command(name="validate-phone")
@@ -242,7 +242,9 @@ async def _follow(
     return code
 
 
-async def _status(references: Sequence[str], paynexus: AsyncPayNexus, journey: _Journey) -> Exit:
+async def _status(
+    references: Sequence[str], common: Common, paynexus: AsyncPayNexus, journey: _Journey
+) -> Exit:
     answers: dict[int, Payment | PayNexusError] = {}
     places = anyio.CapacityLimiter(_STATUS_CALLS_AT_ONCE)
 
@@ -268,7 +270,7 @@ async def _status(references: Sequence[str], paynexus: AsyncPayNexus, journey: _
             journey.report.listed(answer, codes[-1])
         else:
             codes.append(exit_of_error(answer))
-            journey.report.error(answer, codes[-1])
+            journey.report.error(answer, codes[-1], _hint(answer, common))
     return max(codes)
 
 
