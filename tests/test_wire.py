@@ -487,6 +487,12 @@ def test_a_request_that_never_left_is_no_mystery():
     assert _wire.never_sent(error)
 
 
+@pytest.mark.parametrize("error", [error for error in UNPROVEN if isinstance(error, Exception)])
+def test_a_lost_answer_is_no_proof_that_nothing_was_sent(error):
+    """The class of the error proves nothing: the transport's evidence does."""
+    assert not _wire.never_sent(error)
+
+
 @pytest.mark.parametrize("fields", [{"amount": 1000}, {"phone": "254700000001"}])
 def test_a_prompt_for_something_else_than_was_asked_is_refused_with_its_reference(fields):
     """The money that may move is not the money that was asked for."""

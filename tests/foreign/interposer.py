@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HOST = "paynexus.co.ke"
 CHUNK = 65536
+START_SECONDS_MAX = 10
 
 
 class Interposer:
@@ -46,18 +47,24 @@ class Interposer:
         self._thread = threading.Thread(target=self._run, name="interposer")
 
     def environment(self) -> dict[str, str]:
-        """Tell curl, Node and `requests` of the proxy and whom to trust; PHP of the proxy only."""
+        """Name the proxy, and whom to trust: what curl, Node, `requests` and httpx read.
+
+        PHP reads the proxy only: its `curl.cainfo` is a setting.
+        """
         authority = str(self.authority)
         return {
             "https_proxy": self.url,
             "CURL_CA_BUNDLE": authority,
             "NODE_EXTRA_CA_CERTS": authority,
             "REQUESTS_CA_BUNDLE": authority,
+            "SSL_CERT_FILE": authority,
         }
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait()
+        if not self._ready.wait(START_SECONDS_MAX):
+            msg = "the interposer did not start"
+            raise RuntimeError(msg)
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,9 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_documentations_way_of_calling_works_unchanged(program: list[str], tmp_path: Path):
+def test_the_documentations_way_of_calling_works_unchanged(
+    program: list[str], tmp_path: Path
+) -> None:
     """With the real URL in it: documented answers, one prompt, and completed in the end."""
     clock = Clock()
     ledger = Ledger(clock=clock)
@@ -77,10 +80,14 @@ def test_the_documentations_way_of_calling_works_unchanged(program: list[str], t
             return answers
 
         first = run()
+        assert all(answer["success"] is True for answer in first.values())
         data = first["initiate"]["data"]
+        assert re.fullmatch(r"PNX[A-Z0-9]{9}", data["reference"])
+        assert re.fullmatch(r"ws_CO_[0-9]{26}", data["checkout_request_id"])
         assert (data["amount"], data["phone"], data["status"]) == (100, PHONE, "initiated")
         assert first["by_reference"] == first["by_checkout_id"]
-        assert first["by_reference"]["data"]["status"] == "initiated"
+        read = first["by_reference"]["data"]
+        assert (read["amount"], read["phone"], read["status"]) == ("100.00", PHONE, "initiated")
         assert first["validate_phone"]["data"] == {
             "original": "0746990866",
             "normalized": PHONE,
@@ -97,24 +104,31 @@ def test_the_documentations_way_of_calling_works_unchanged(program: list[str], t
     assert (prompt.phone, prompt.amount, prompt.description) == (PHONE, 100, "Order #12345")
 
 
-def test_the_vendors_synchronous_client_works_unchanged():
+@pytest.mark.parametrize("configured", [True, False], ids=["its base_url", "its own address"])
+def test_the_vendors_synchronous_client_works_unchanged(
+    configured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And this package's verbs carry its names, in its argument order."""
     gateway = pytest.importorskip("paynexus_gateway", reason="paynexus-gateway is not installed")
     clock = Clock()
     ledger = Ledger(clock=clock)
-    with (
-        SandboxServer(ledger) as server,
-        gateway.PayNexusClient("sk_x1234", base_url=server.url) as client,
-    ):
-        answer = client.initiate_payment(100, "0746990866", "Order #12345")
-        payment = answer.get("data", answer)
-        assert payment["phone"] == PHONE
-        clock.now += 10
-        for answer in (
-            client.get_payment_status(payment["reference"]),
-            client.get_payment_status_by_checkout_id(payment["checkout_request_id"]),
-        ):
-            assert answer.get("data", answer)["status"] == "completed"
-        answer = client.validate_phone("0746990866")
-        assert answer.get("data", answer)["normalized"] == PHONE
+    with SandboxServer(ledger) as server, Interposer(server.url, tmp_path) as interposer:
+        for name, value in interposer.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        options = {"base_url": server.url} if configured else {}
+        with gateway.PayNexusClient("sk_x1234", **options) as client:
+            answer = client.initiate_payment(100, "0746990866", "Order #12345")
+            payment = answer.get("data", answer)
+            assert payment["phone"] == PHONE
+            clock.now += 10
+            for answer in (
+                client.get_payment_status(payment["reference"]),
+                client.get_payment_status_by_checkout_id(payment["checkout_request_id"]),
+            ):
+                assert answer.get("data", answer)["status"] == "completed"
+            answer = client.validate_phone("0746990866")
+            assert answer.get("data", answer)["normalized"] == PHONE
+        assert bool(interposer.tunnels) is not configured
+        assert interposer.refused == interposer.failed == []
     assert len(ledger.prompts) == 1
