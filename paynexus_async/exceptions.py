@@ -186,7 +186,7 @@ class PaymentMismatchError(PayNexusError):
         super().__init__(message)
         self.asked = asked
         self.answered = answered
-        self.differences = tuple(differences)
+        self.differences: tuple[str, ...] = tuple(differences)
 
 
 class PaymentFailed(PayNexusError):
