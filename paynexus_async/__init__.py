@@ -8,6 +8,7 @@ Each prompt is sent at most once, followed to its end, and reported truthfully.
         payment = await paynexus.pay(amount=100, phone="0746990866", description="Order #12345")
 """
 
+from ._quota import Plan
 from ._schedule import Schedule, Survival
 from ._version import __version__
 from .client import AsyncPayNexus
@@ -32,6 +33,7 @@ from .exceptions import (
     PaymentStillPending,
     PayNexusError,
     PermissionDeniedError,
+    QuotaExhaustedError,
     RateLimitError,
     UnprocessableEntityError,
 )
@@ -78,6 +80,8 @@ __all__ = [
     "PaymentUpdate",
     "PermissionDeniedError",
     "PhoneValidation",
+    "Plan",
+    "QuotaExhaustedError",
     "RateLimitError",
     "Schedule",
     "Survival",

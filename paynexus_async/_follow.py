@@ -1,26 +1,26 @@
-"""Following payments to their end: one loop for each, however many callers wait for it."""
+"""Following payments to their end: one poll for each, however many callers wait for it."""
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections import OrderedDict, deque
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import attrs
 
-from ._retry import RetryCallState, StopStrategy, WaitStrategy, poll
+from ._retry import Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
+from ._tasks import Signal
 from ._wire import worth_repeating
 from .exceptions import (
     APIError,
     ClientStateError,
     NotFoundError,
     PaymentStillPending,
-    RateLimitError,
 )
 from .models import Expectation, Payment, PaymentRevision, PaymentUpdate
 from .phone import mask_phones
@@ -29,9 +29,10 @@ from .status import Change, PaymentStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from ._agenda import Agenda
     from ._budget import Budget
     from ._schedule import Schedule
-    from ._tasks import OwnedTask, OwnedTasks
+    from ._tasks import OwnedTasks
 
 __all__ = ["Followers", "Terms"]
 
@@ -39,7 +40,6 @@ _logger: Final = logging.getLogger("paynexus_async")
 
 _PAYMENTS_REMEMBERED_MAX: Final = 10_000
 _NOT_FOUND_FORGIVEN_SECONDS: Final = 30.0
-_PAUSE_AFTER_429_SECONDS: Final = 10.0  # where the server does not say
 _AGE_SECONDS_MAX: Final = 86_400.0
 _WORD_CHARACTERS_MAX: Final = 40
 # The last look comes so long before the deadline that its answer arrives in time, and not so soon
@@ -67,46 +67,99 @@ class Terms:
 class _Subscription:
     """One caller's view of a payment being followed."""
 
-    def __init__(self, terms: Terms) -> None:
+    __slots__ = ("_follower", "_settled", "_signal", "at", "ended", "error", "over", "terms")
+
+    def __init__(self, terms: Terms, follower: _Follower) -> None:
         self.terms = terms
+        self.at = math.inf  # its deadline, in the agenda
         self.over = False
-        self.deadline = terms.deadline
+        self.error: Exception | None = None
+        self.ended: Payment | None = None
+        self._follower = follower
         self._settled = False
-        self._updates: deque[PaymentUpdate] = deque()
-        self._error: Exception | None = None
-        self._news = anyio.Event()
+        self._signal = Signal()
 
     def push(self, update: PaymentUpdate) -> None:
-        """Tell the caller."""
-        self._updates.append(update)
-        self._news.set()
+        """Tell the caller, who waits for the end only."""
+        if update.payment.is_terminal:
+            self.ended = update.payment
 
     def end(self, error: Exception | None = None) -> None:
         """Tell the caller that nothing more comes."""
-        self.over, self._error = True, error
-        self._news.set()
+        self.over, self.error = True, error
+        self._signal.set()
 
     def end_if_settled(self, payment: Payment, now: float) -> None:
         """End when the payment has, and the time for late truth is over."""
         if payment.is_terminal and not self._settled:
-            self._settled, self.deadline = True, now + self.terms.revisions_seconds
-        if payment.succeeded or (self._settled and self.deadline <= now):
+            self._settled = True
+            if self.terms.revisions_seconds > 0:
+                self._follower.remind(self, now + self.terms.revisions_seconds)
+            else:
+                self.end()
+        if payment.succeeded:
             self.end()
+
+    def due(self, _: float) -> None:
+        """End at the deadline."""
+        self.end()
+        self._follower.leave(self)
+
+    async def wait(self) -> None:
+        """Wait for the end.
+
+        Raises:
+            PayNexusError: whatever ended the following.
+        """
+        await self._signal.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class _Watch(_Subscription):
+    """The view of a caller who wants each change."""
+
+    __slots__ = ("_updates",)
+
+    def __init__(self, terms: Terms, follower: _Follower) -> None:
+        super().__init__(terms, follower)
+        self._updates: deque[PaymentUpdate] = deque()
+
+    def push(self, update: PaymentUpdate) -> None:
+        """Tell the caller."""
+        self._updates.append(update)
+        self._signal.set()
 
     async def next(self) -> PaymentUpdate | None:
         """Wait for the next update; `None` after the last."""
         while not self._updates and not self.over:
-            self._news = anyio.Event()
-            await self._news.wait()
+            self._signal = Signal()
+            await self._signal.wait()
         if self._updates:
             return self._updates.popleft()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return None
 
 
 class _Follower:
     """All that is known of one payment, and the loop that finds out more while somebody waits."""
+
+    __slots__ = (
+        "_born_at",
+        "_group",
+        "_is_looking",
+        "_looked_at",
+        "_poll",
+        "at",
+        "attempts",
+        "expected",
+        "initiated_at",
+        "known",
+        "last_error",
+        "requested_at",
+        "subscriptions",
+    )
 
     def __init__(self, expected: Expectation, group: Followers) -> None:
         self.expected = expected
@@ -115,13 +168,18 @@ class _Follower:
         self.last_error: APIError | None = None
         self.initiated_at: float | None = None
         self.subscriptions: list[_Subscription] = []
+        self.at = math.inf  # its next look, in the agenda
+        self.requested_at: float | None = None  # while that look waits for its permit
         self._group = group
         self._born_at: float | None = None
         self._looked_at: float | None = None
-        self._task: OwnedTask | None = None
-        self._generation = 0
-        self._next_look_at = 0.0
-        self._woken = anyio.Event()
+        self._is_looking = False
+        self._poll: RetryCallState | None = None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether somebody waits for it."""
+        return self._poll is not None
 
     # --- What is known
 
@@ -181,78 +239,114 @@ class _Follower:
 
     # --- Who waits
 
-    def subscribe(self, terms: Terms) -> _Subscription:
-        """Let one more caller wait; the first one starts the loop."""
-        subscription = _Subscription(terms)
+    def subscribe(self, subscription: _Subscription) -> None:
+        """Let one more caller wait; the first one begins the poll."""
+        terms, now = subscription.terms, anyio.current_time()
         self.subscriptions.append(subscription)
-        if self._task is None:
-            self._generation += 1
-            run = partial(self._run, self._generation)
-            self._task = self._group.tasks().start(run)
-        else:
-            self._look_by(anyio.current_time() + self._seconds_to_first_look(terms))
-        return subscription
+        self._group.agenda().put(subscription, terms.deadline)
+        if self._poll is None:
+            self._poll = self._group.polling.begin(self)
+            self._group.keep(self)
+        self._look_by(now + self._seconds_to_first_look(terms, now))
 
     def leave(self, subscription: _Subscription) -> None:
-        """Let one caller go; the last one stops the loop."""
+        """Let one caller go; the last one ends the poll."""
+        self._group.agenda().drop(subscription)
         if subscription in self.subscriptions:
             self.subscriptions.remove(subscription)
-        if not self.subscriptions and self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if not self.subscriptions:
+            self._stop_polling()
 
-    def _look_by(self, moment: float) -> None:
-        """Look earlier than planned, if *moment* is earlier."""
-        self._next_look_at = min(self._next_look_at, moment)
-        self._woken.set()
+    def remind(self, subscription: _Subscription, moment: float) -> None:
+        """Give a caller another deadline."""
+        self._group.agenda().put(subscription, moment)
 
-    def _drop_settled(self, now: float) -> None:
+    def end(self, error: Exception | None) -> None:
+        """Let all callers go."""
         for subscription in self.subscriptions:
-            if self.known is not None:
-                subscription.end_if_settled(self.known, now)
-        self.subscriptions = [s for s in self.subscriptions if not s.over]
-
-    # --- The loop
-
-    async def _run(self, generation: int) -> None:
-        error: Exception | None = ClientStateError(
-            f"the client was closed while payment {self.expected.label} was waited for; "
-            "it has not failed: ask for it again"
-        )
-        try:
-            await self._sleep(min(self._seconds_to_first_look(s.terms) for s in self.subscriptions))
-            await poll(
-                self._look,
-                absorb=self._absorb,
-                wait=self._wait,
-                stop=self._stop,
-                sleep=self._sleep,
-            )
-            error = None
-        except Exception as raised:  # noqa: BLE001  # a caller's own strategy may raise anything
-            error = raised
-        finally:
-            self._ended(generation, error)
-
-    def _ended(self, generation: int, error: Exception | None) -> None:
-        if generation != self._generation:
-            return  # everybody left, and others came, who have a loop of their own
-        self._task = None
-        for subscription in self.subscriptions:
+            self._group.agenda().drop(subscription)
             subscription.end(error)
         self.subscriptions = []
+        self._stop_polling()
 
-    async def _look(self) -> bool:
-        await self._group.budget.permit()
+    def _stop_polling(self) -> None:
+        if self._poll is not None:
+            self._poll = None
+            self.requested_at = None
+            self._group.agenda().drop(self)
+            self._group.release(self)
+
+    def _look_by(self, moment: float) -> None:
+        """Look at this time, unless a look is due earlier or on its way."""
+        if not self._is_looking and self.requested_at is None and moment < self.at:
+            self._group.agenda().put(self, moment)
+
+    def _drop_settled(self, now: float) -> None:
+        if self.known is None or not self.known.is_terminal:
+            return
+        for subscription in self.subscriptions:
+            subscription.end_if_settled(self.known, now)
+            if subscription.over:
+                self._group.agenda().drop(subscription)
+        self.subscriptions = [s for s in self.subscriptions if not s.over]
+        if not self.subscriptions:
+            self._stop_polling()
+
+    # --- The loop: due, permitted, looked, and due again when tenacity and the schedule say so
+
+    @property
+    def age_seen(self) -> float:
+        """How old the payment was at the last look; negative before the first one."""
+        if self._looked_at is None:
+            return -1.0
+        if self.known is not None and self.known.is_terminal:
+            return LATE_TRUTH_AGE_SECONDS  # what may come now is rare, and slow
+        return 0.0 if self._born_at is None else max(self._looked_at - self._born_at, 0.0)
+
+    def worth(self, now: float) -> float:
+        """Return the seconds of ignorance that a look would end."""
+        schedule = self._group.schedule
+        if self._looked_at is None:  # it may have ended long ago
+            return schedule.price + now - (now if self.requested_at is None else self.requested_at)
+        age = self.age_seen
+        return schedule.value(age, age + now - self._looked_at)
+
+    def due(self, _: float) -> None:
+        """Ask for the permit to look."""
+        self._group.budget.request(self)
+
+    def permitted(self) -> None:
+        """Look, in a task that lives as long as the look."""
+        self._is_looking = True
+        self._group.tasks().start(self._look)
+
+    async def _look(self) -> None:
+        outcome: bool | Exception
+        try:
+            outcome = await self._ask()
+        except Exception as error:  # noqa: BLE001  # what it means is decided below
+            outcome = error
+        finally:
+            self._is_looking = False
+        if self._poll is None:  # everybody has left
+            return
+        try:
+            pause = await self._group.polling.after(self._poll, outcome)
+        except Exception as error:  # noqa: BLE001  # a caller's own strategy may raise anything
+            self.end(error)
+        else:
+            if pause is None:
+                self.end(None)
+            else:
+                self._look_by(anyio.current_time() + pause)
+
+    async def _ask(self) -> bool:
         self.attempts += 1
         self._looked_at = anyio.current_time()
         try:
             observed = await self._group.ask(self.expected)
         except APIError as error:
             self.last_error = error
-            if isinstance(error, RateLimitError):
-                seconds = error.retry_after
-                self._group.budget.pause(_PAUSE_AFTER_429_SECONDS if seconds is None else seconds)
             raise
         self.last_error = None
         self._group.observe(observed)
@@ -260,7 +354,7 @@ class _Follower:
             self._born_at = self._looked_at
         return bool(self.subscriptions)
 
-    def _absorb(self, error: BaseException) -> bool:
+    def absorb(self, error: BaseException) -> bool:
         """Whether to go on after an error: after those that may pass by themselves."""
         if isinstance(error, NotFoundError) and self.initiated_at is not None:
             # A payment just initiated may not have reached the server's reading side yet.
@@ -268,15 +362,15 @@ class _Follower:
             return age <= _NOT_FOUND_FORGIVEN_SECONDS
         return worth_repeating(error)
 
-    def _stop(self, state: RetryCallState) -> bool:
-        now = anyio.current_time()
-        for subscription in self.subscriptions:
+    def stop(self, state: RetryCallState) -> bool:
+        """Let go whoever's own strategy says so; return whether nobody is left."""
+        for subscription in tuple(self.subscriptions):
             if subscription.terms.stop is not None and subscription.terms.stop(state):
                 subscription.end()
-        self._drop_settled(now)
+                self.leave(subscription)
         return not self.subscriptions
 
-    def _wait(self, state: RetryCallState) -> float:
+    def wait(self, state: RetryCallState) -> float:
         """Return the seconds until the first of the callers wants the next look."""
         return min(self._seconds_for(s, state) for s in self.subscriptions)
 
@@ -289,31 +383,22 @@ class _Follower:
         seconds = self._scheduled_seconds(now)
         # Whoever gives up acts on what was last seen: one more look just before, if it can tell
         # something new.
-        last = subscription.deadline - _LAST_LOOK_SECONDS - now
+        last = subscription.at - _LAST_LOOK_SECONDS - now
         return last if _LAST_LOOK_SECONDS <= last < seconds else seconds
 
-    def _seconds_to_first_look(self, terms: Terms) -> float:
+    def _seconds_to_first_look(self, terms: Terms, now: float) -> float:
         """Look at once, unless this client has just seen the payment and follows its schedule."""
         if self._looked_at is None or terms.wait is not None:
             return 0.0
-        due = self._looked_at + self._scheduled_seconds(self._looked_at)
-        return max(due - anyio.current_time(), 0.0)
+        return max(self._looked_at + self._scheduled_seconds(self._looked_at) - now, 0.0)
 
     def _scheduled_seconds(self, looked_at: float) -> float:
         """Ask the schedule, for the payment's age at its last look."""
         age = 0.0 if self._born_at is None else max(looked_at - self._born_at, 0.0)
         if self.known is not None and self.known.is_terminal:
-            age = max(age, LATE_TRUTH_AGE_SECONDS)  # what may come now is rare, and slow
+            age = max(age, LATE_TRUTH_AGE_SECONDS)
         jitter = random.random()  # noqa: S311  # not a secret
         return self._group.schedule.seconds_to_next_look(age, jitter)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep until the next look, which somebody who joins may bring forward."""
-        self._next_look_at = anyio.current_time() + seconds
-        while anyio.current_time() < self._next_look_at:
-            self._woken = anyio.Event()
-            with anyio.CancelScope(deadline=self._next_look_at):
-                await self._woken.wait()
 
 
 def _word(payment: Payment) -> str:
@@ -340,22 +425,29 @@ class Followers:
         *,
         ask: Callable[[Expectation], Awaitable[Payment]],
         tasks: Callable[[], OwnedTasks],
+        agenda: Callable[[], Agenda],
         budget: Budget,
         schedule: Schedule,
     ) -> None:
         """Know no payment.
 
         Args:
-            ask: makes one status call.
+            ask: makes one status call, for which a permit is there.
             tasks: the client's tasks on the running event loop.
+            agenda: the client's agenda there.
             budget: gives each look its permit.
             schedule: when to look next.
         """
         self.ask = ask
         self.tasks = tasks
+        self.agenda = agenda
         self.budget = budget
         self.schedule = schedule
-        self._followers: OrderedDict[str, _Follower] = OrderedDict()
+        self.polling: Final = Polling(
+            absorb=_Follower.absorb, wait=_Follower.wait, stop=_Follower.stop
+        )
+        self._followed: dict[str, _Follower] = {}
+        self._remembered: OrderedDict[str, _Follower] = OrderedDict()
 
     def observe(self, payment: Payment) -> Payment:
         """Merge an answer, from wherever it came, into what is known; return what holds."""
@@ -378,17 +470,15 @@ class Followers:
         if follower.known is not None and follower.known.is_terminal:
             return follower.known
         attempts_before = follower.attempts
-        subscription = follower.subscribe(terms)
-        ended: Payment | None = None
+        subscription = _Subscription(terms, follower)
+        follower.subscribe(subscription)
         try:
-            with anyio.CancelScope(deadline=terms.deadline):
-                while (update := await subscription.next()) is not None:
-                    ended = update.payment
+            await subscription.wait()
         finally:
             follower.leave(subscription)
-        if ended is None or not ended.is_terminal:
+        if subscription.ended is None:
             raise follower.pending(attempts_before)
-        return ended
+        return subscription.ended
 
     async def watch(
         self, expected: Expectation, known: Payment | None, terms: Terms
@@ -405,24 +495,41 @@ class Followers:
         if seen is not None and (seen.succeeded or (ended and terms.revisions_seconds <= 0)):
             yield PaymentUpdate(payment=seen, previous=None, attempts=attempts_before)
             return
-        subscription = follower.subscribe(terms)
+        subscription = _Watch(terms, follower)
+        follower.subscribe(subscription)
         try:
             if seen is not None:
                 subscription.end_if_settled(seen, anyio.current_time())
                 yield PaymentUpdate(payment=seen, previous=None, attempts=attempts_before)
-            while True:
-                update = None
-                # No cancel scope may be open across a yield.
-                with anyio.CancelScope(deadline=subscription.deadline):
-                    update = await subscription.next()
-                if update is None:
-                    break
+            while (update := await subscription.next()) is not None:
                 ended = update.payment.is_terminal
                 yield update
         finally:
             follower.leave(subscription)
         if not ended:
             raise follower.pending(attempts_before)
+
+    def keep(self, follower: _Follower) -> None:
+        """Do not forget a payment while somebody waits for it."""
+        for name in follower.expected.names:
+            self._remembered.pop(name, None)
+            self._followed[name] = follower
+
+    def release(self, follower: _Follower) -> None:
+        """Remember a payment among others, until there are too many."""
+        for name in follower.expected.names:
+            self._followed.pop(name, None)
+            self._remember(name, follower)
+
+    def close(self) -> None:
+        """Let all callers go: the client is being closed."""
+        for follower in tuple(self._followed.values()):
+            follower.end(
+                ClientStateError(
+                    f"the client was closed while payment {follower.expected.label} was waited "
+                    "for; it has not failed: ask for it again"
+                )
+            )
 
     def _meet(self, expected: Expectation, known: Payment | None) -> _Follower:
         follower = self._follower(expected)
@@ -432,26 +539,23 @@ class Followers:
 
     def _follower(self, expected: Expectation) -> _Follower:
         """Find the payment by either of its names, or begin to know it."""
-        names = [n for n in (expected.reference, expected.checkout_request_id) if n]
-        follower = next((f for n in names if (f := self._followers.get(n))), None)
+        names = expected.names
+        found = (self._followed.get(n) or self._remembered.get(n) for n in names)
+        follower = next((f for f in found if f is not None), None)
         if follower is None:
             follower = _Follower(expected, self)
-        known = follower.expected
-        follower.expected = Expectation(
-            reference=known.reference or expected.reference,
-            checkout_request_id=known.checkout_request_id or expected.checkout_request_id,
-            amount=expected.amount if known.amount is None else known.amount,
-            phone=known.phone or expected.phone,
-        )
+        else:
+            follower.expected = follower.expected.completed(expected)
         for name in names:
-            self._followers[name] = follower
-            self._followers.move_to_end(name)
-        self._forget_the_oldest()
+            if name not in self._followed:
+                if follower.is_followed:
+                    self._followed[name] = follower
+                else:
+                    self._remember(name, follower)
         return follower
 
-    def _forget_the_oldest(self) -> None:
-        for _ in range(len(self._followers) - 2 * _PAYMENTS_REMEMBERED_MAX):
-            name, follower = next(iter(self._followers.items()))
-            del self._followers[name]
-            if follower.subscriptions:  # still followed: not forgotten, only moved back
-                self._followers[name] = follower
+    def _remember(self, name: str, follower: _Follower) -> None:
+        self._remembered[name] = follower
+        self._remembered.move_to_end(name)
+        if len(self._remembered) > 2 * _PAYMENTS_REMEMBERED_MAX:
+            self._remembered.popitem(last=False)

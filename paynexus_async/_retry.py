@@ -14,16 +14,24 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, retry_if_result
+from tenacity import (
+    AsyncRetrying,
+    DoSleep,
+    RetryCallState,
+    retry_any,
+    retry_if_exception,
+    retry_if_result,
+)
 
 from .exceptions import RateLimitError
 
-__all__ = ["RetryCallState", "StopStrategy", "WaitStrategy", "poll", "repeat"]
+__all__ = ["Polling", "RetryCallState", "StopStrategy", "WaitStrategy", "repeat"]
 
 T = TypeVar("T")
+Subject = TypeVar("Subject")
 
 WaitStrategy = Callable[[RetryCallState], float | int | timedelta]
 """Any tenacity wait: `wait_fixed(3)`, `wait_exponential(max=10)`, or a function of the state."""
@@ -74,38 +82,67 @@ async def repeat(
     return await retrying(attempt)
 
 
-async def poll(
-    look: Callable[[], Awaitable[bool]],
-    *,
-    absorb: Callable[[BaseException], bool],
-    wait: WaitStrategy,
-    stop: StopStrategy,
-    sleep: Callable[[float], Awaitable[None]],
-) -> None:
-    """Look again and again, until a look says that it was the last, or *stop* does.
+class Polling(Generic[Subject]):
+    """One tenacity loop for any number of polls, none of which costs a task between two looks.
 
-    Args:
-        look: looks once; returns whether to go on. What it raises ends the loop, unless absorbed.
-        absorb: whether an error is a passing one.
-        wait: seconds until the next look.
-        stop: whether to give up instead.
-        sleep: passes those seconds.
+    `AsyncRetrying` is a state machine that its `__call__` drives from inside a coroutine. Here the
+    looks drive it: each poll is a `RetryCallState`, and after a look tenacity says what follows.
     """
-    started = anyio.current_time()
 
-    def on_our_clock(state: RetryCallState) -> RetryCallState:
-        state.start_time, state.outcome_timestamp = started, anyio.current_time()
+    def __init__(
+        self,
+        *,
+        absorb: Callable[[Subject, BaseException], bool],
+        wait: Callable[[Subject, RetryCallState], float],
+        stop: Callable[[Subject, RetryCallState], bool],
+    ) -> None:
+        """Keep the rules; each is given the subject of the poll.
+
+        Args:
+            absorb: whether an error is a passing one.
+            wait: seconds until the next look.
+            stop: whether to give up instead.
+        """
+
+        def subject(state: RetryCallState) -> Subject:
+            found: Subject = state.args[0]
+            return found
+
+        def absorbs(state: RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            return error is not None and absorb(subject(state), error)
+
+        self._retrying = AsyncRetrying(
+            retry=retry_any(retry_if_result(bool), absorbs),
+            wait=lambda state: max(wait(subject(state), state), 0.0),
+            stop=lambda state: stop(subject(state), state),
+            retry_error_callback=lambda _: None,
+        )
+
+    def begin(self, subject: Subject) -> RetryCallState:
+        """Begin a poll, now."""
+        self._retrying.begin()  # its statistics, which nobody reads
+        state = RetryCallState(self._retrying, None, (subject,), {})
+        state.start_time = anyio.current_time()
         return state
 
-    def seconds(state: RetryCallState) -> float:
-        pause = wait(on_our_clock(state))
-        return max(pause.total_seconds() if isinstance(pause, timedelta) else float(pause), 0.0)
+    async def after(self, state: RetryCallState, outcome: bool | BaseException) -> float | None:
+        """Return the seconds until the next look, or `None` if there is none.
 
-    retrying = AsyncRetrying(
-        retry=retry_if_result(bool) | retry_if_exception(absorb),
-        wait=seconds,
-        stop=lambda state: stop(on_our_clock(state)),
-        sleep=sleep,
-        retry_error_callback=lambda _: None,
-    )
-    await retrying(look)
+        Args:
+            state: the poll.
+            outcome: whether to go on, or the error that the look met.
+
+        Raises:
+            BaseException: the error, if it is not absorbed.
+        """
+        if isinstance(outcome, BaseException):
+            state.set_exception((type(outcome), outcome, outcome.__traceback__))
+        else:
+            state.set_result(outcome)
+        state.outcome_timestamp = anyio.current_time()
+        following = await self._retrying.iter(state)
+        if not isinstance(following, DoSleep):
+            return None
+        state.prepare_for_next_attempt()
+        return float(following)

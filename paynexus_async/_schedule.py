@@ -23,7 +23,7 @@ import math
 from bisect import bisect_right
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
@@ -36,6 +36,7 @@ __all__ = [
     "LATE_TRUTH_AGE_SECONDS",
     "PRIOR",
     "THRIFTY",
+    "Patience",
     "Schedule",
     "Survival",
 ]
@@ -46,6 +47,11 @@ BALANCED: Final = 0.35
 """The price by default: about five calls a payment."""
 THRIFTY: Final = 1.0
 """The price where the quota is tight: about three calls a payment."""
+
+Patience = Literal["eager", "balanced", "thrifty"] | float
+"""What one call may cost, by a word or in seconds of delay."""
+
+_PRICES: Final = {"eager": EAGER, "balanced": BALANCED, "thrifty": THRIFTY}
 
 PAUSE_SECONDS_MIN: Final = 0.5
 """No price makes a schedule hammer the API."""
@@ -166,6 +172,21 @@ class Schedule:
         if not (math.isfinite(self.price) and self.price > 0):
             msg = "price must be a positive number of seconds"
             raise ValueError(msg)
+
+    @classmethod
+    def of(cls, patience: Patience | Schedule) -> Schedule:
+        """Return the schedule that is meant.
+
+        Raises:
+            ValueError: if it is neither a known word nor a positive number of seconds.
+        """
+        if isinstance(patience, Schedule):
+            return patience
+        price = _PRICES.get(patience) if isinstance(patience, str) else patience
+        if isinstance(price, bool) or not isinstance(price, int | float):
+            msg = f"patience must be one of {', '.join(_PRICES)}, or a number of seconds"
+            raise ValueError(msg)  # noqa: TRY004  # as for any other price that is none
+        return cls(float(price))
 
     def seconds_to_next_look(self, age: float, jitter: float) -> float:
         """Return how long to wait after a look that found the payment open.

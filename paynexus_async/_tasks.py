@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -18,7 +19,40 @@ from anyio.lowlevel import EventLoopToken, current_token
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["EventLoopToken", "OwnedTask", "OwnedTasks", "current_token"]
+__all__ = ["EventLoopToken", "OwnedTask", "OwnedTasks", "Signal", "current_token"]
+
+
+class Signal:
+    """Something that one task waits for, once.
+
+    An event of anyio's would do, at a kilobyte and a half each; a hundred thousand may wait.
+    """
+
+    __slots__ = ("_is_set", "_wake")
+
+    def __init__(self) -> None:
+        """Begin unset."""
+        self._is_set = False
+        self._wake: Callable[[], object] | None = None
+
+    def set(self) -> None:
+        """Wake the one who waits; nobody waits in vain from now on."""
+        self._is_set = True
+        if self._wake is not None:
+            self._wake()
+
+    async def wait(self) -> None:
+        """Wait until it is set."""
+        if self._is_set:
+            return
+        if _is_asyncio():
+            future = asyncio.get_running_loop().create_future()
+            self._wake = partial(_resolve, future)
+            await future
+        else:
+            event = anyio.Event()
+            self._wake = event.set
+            await event.wait()
 
 
 class OwnedTask:
@@ -98,6 +132,11 @@ class OwnedTasks:
             with anyio.CancelScope(shield=True):
                 for task in tuple(self._running):
                     await task.wait()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():  # cancelled, when its waiter was
+        future.set_result(None)
 
 
 def _is_asyncio() -> bool:

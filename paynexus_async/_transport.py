@@ -18,6 +18,7 @@ from typing import Final, Generic, Self, TypeVar
 
 import anyio
 import httpx
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._tasks import EventLoopToken, OwnedTasks, current_token
 from ._version import __version__
@@ -173,13 +174,21 @@ class Transport:
         self._http = http_client or httpx.AsyncClient(
             trust_env=trust_env,
             limits=httpx.Limits(
-                max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX
+                max_connections=2 * CONNECTIONS_MAX,  # for reads, and for initiates
+                max_keepalive_connections=CONNECTIONS_MAX,
             ),
         )
         self._closed = False
         self._loop: EventLoopToken | None = None
         self._tasks: OwnedTasks
-        self._slots: anyio.Semaphore
+
+    @property
+    def connections_max(self) -> int:
+        """How many exchanges may be under way.
+
+        httpcore's queue slows down with every request in it: whoever calls keeps to this number.
+        """
+        return CONNECTIONS_MAX
 
     def enter(self) -> OwnedTasks:
         """Bind to the running event loop, at the first use; return the client's tasks on it.
@@ -198,8 +207,6 @@ class Transport:
         if self._loop is None:
             self._loop = loop
             self._tasks = OwnedTasks()
-            # httpcore's queue slows down with every request in it: keep them in front of the pool.
-            self._slots = anyio.Semaphore(CONNECTIONS_MAX, fast_acquire=True)
         if self._loop != loop:
             msg = (
                 "the client was first used in another event loop: nothing was sent; "
@@ -230,7 +237,7 @@ class Transport:
         scope = anyio.CancelScope(deadline=exchange.deadline)
         try:
             with scope:
-                await self._slots.acquire()
+                await checkpoint_if_cancelled()
                 run = partial(self._run, exchange, key, headers)
                 await tasks.start(run, finish=call.moves_money).wait()
         finally:
@@ -263,7 +270,6 @@ class Transport:
         except Exception as error:  # noqa: BLE001  # whatever a transport raises is translated
             answer = error if isinstance(error, APIError) else exchange.failed(error, key)
         finally:
-            self._slots.release()
             exchange.settle(answer or exchange.ended_early("the client was closed"))
 
     async def _round_trip(

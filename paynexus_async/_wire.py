@@ -45,6 +45,7 @@ __all__ = [
     "Environment",
     "Intent",
     "Keys",
+    "RateLimits",
     "Secret",
     "check_base_url",
     "check_headers",
@@ -56,6 +57,7 @@ __all__ = [
     "never_sent",
     "outcome_of_initiate",
     "oversized_error",
+    "rate_limits",
     "read_payment",
     "read_phone",
     "status_call",
@@ -659,6 +661,44 @@ def _field_errors(value: object) -> dict[str, tuple[str, ...]]:
         if quoted and (field := _quote(name)):
             errors[field] = quoted
     return errors
+
+
+# --- The quota --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class RateLimits:
+    """What an answer's headers say of one window.
+
+    Attributes:
+        limit: calls in the whole window.
+        remaining: calls left in it.
+        reset_seconds: until it begins anew.
+    """
+
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+def rate_limits(response: APIResponse) -> RateLimits | None:
+    """Read `X-RateLimit-Limit`, `-Remaining` and `-Reset` (unix seconds), where all are there.
+
+    The reset is counted from the answer's own `Date`: a wrong clock here does not matter.
+    """
+    headers = response.headers
+    if "x-ratelimit-limit" not in headers:
+        return None
+    limit = _number(headers["x-ratelimit-limit"])
+    remaining = _number(headers.get("x-ratelimit-remaining"))
+    reset = _number(headers.get("x-ratelimit-reset"))
+    try:
+        answered_at = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (ValueError, TypeError):
+        return None
+    if limit is None or remaining is None or reset is None or limit < 1:
+        return None
+    return RateLimits(int(limit), max(int(remaining), 0), max(reset - answered_at, 0.0))
 
 
 # --- Repeating ----------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import anyio
 import attrs
 
+from ._agenda import Agenda
 from ._budget import Budget
 from ._follow import Followers, Terms
 from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
+from ._quota import Plan, Quota, Urgency
 from ._retry import repeat
 from ._schedule import Schedule
 from ._transport import HTTPClient, Transport
@@ -24,19 +26,27 @@ from ._wire import (
     Keys,
     check_base_url,
     check_headers,
+    connection_error,
     expect_checkout_id,
     expect_reference,
     expectation_of,
     initiate_call,
     never_sent,
     outcome_of_initiate,
+    rate_limits,
     read_payment,
     read_phone,
     status_call,
     validate_call,
     worth_repeating,
 )
-from .exceptions import APIError, ConfigurationError, InvalidRequestError, PayNexusError
+from .exceptions import (
+    APIError,
+    ConfigurationError,
+    InvalidRequestError,
+    PayNexusError,
+    RateLimitError,
+)
 from .models import APIResponse, Expectation, Payment, PaymentUpdate, PhoneValidation
 
 if TYPE_CHECKING:
@@ -45,7 +55,8 @@ if TYPE_CHECKING:
 
     from ._prompts import Prompt
     from ._retry import StopStrategy, WaitStrategy
-    from ._wire import Environment
+    from ._schedule import Patience
+    from ._wire import Environment, RateLimits, Secret
 
 __all__ = ["AsyncPayNexus"]
 
@@ -58,6 +69,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 _READ_ATTEMPT_SECONDS_MAX: Final = 10.0
 _SECONDS_MAX: Final = 86_400.0
 _RETRIES_MAX: Final = 10
+_PAUSE_AFTER_429_SECONDS: Final = 10.0  # where the server does not say
 
 
 @attrs.frozen
@@ -93,7 +105,8 @@ class AsyncPayNexus:
         default_headers: Mapping[str, str] | None = None,
         http_client: HTTPClient | None = None,
         trust_env: bool = False,
-        schedule: Schedule | None = None,
+        plan: str | Mapping[str, int] | Plan | None = None,
+        patience: Patience | Schedule = "balanced",
     ) -> None:
         """Prepare a client; nothing is sent.
 
@@ -110,8 +123,12 @@ class AsyncPayNexus:
             default_headers: sent with every request.
             http_client: used as it is, and never closed; for proxies, certificates, tests.
             trust_env: whether proxies and certificates named in the environment are used.
-            schedule: when to look at a payment; `Schedule(price=0.1)` spends more calls and knows
-                sooner, `Schedule(price=1)` the other way round.
+            plan: the call quota of each key: `"trial"`, `"basic"`, `"professional"`,
+                `"enterprise"`, or its numbers, such as `{"minute": 60, "hour": 3600}`. Left out,
+                it is what the server's `X-RateLimit-*` headers say.
+            patience: what one call may cost while there is quota to spare: `"eager"` (0.1 seconds
+                of delay), `"balanced"` (0.35), `"thrifty"` (1), another number of seconds, or a
+                `Schedule`.
 
         Raises:
             ConfigurationError: a key is missing, blank, malformed or the other one, the URL is not
@@ -131,12 +148,19 @@ class AsyncPayNexus:
             http_client=http_client,
             trust_env=trust_env,
         )
+        self._agenda: Agenda | None = None
         self._prompts = Prompts()
+        try:
+            self._budget = self._budget_of(Plan.of(plan))
+            schedule = Schedule.of(patience)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         self._followers = Followers(
             ask=self._look,
             tasks=self._transport.enter,
-            budget=Budget(),
-            schedule=schedule or Schedule(),
+            agenda=self._own_agenda,
+            budget=self._budget,
+            schedule=schedule,
         )
         self._is_view = False
 
@@ -169,6 +193,8 @@ class AsyncPayNexus:
         A client made by `with_options` closes nothing.
         """
         if not self._is_view:
+            self._followers.close()
+            self._budget.close()
             await self._transport.aclose()
 
     def with_options(
@@ -245,18 +271,18 @@ class AsyncPayNexus:
         if not allow_duplicate:
             await self._prove_that_none_is_open(intent, deadline)
 
+        call = initiate_call(intent)
+
         async def attempt() -> Payment:
+            await self._permit(call, Urgency.INITIATE, deadline)
             first = None if allow_duplicate else self._prompts.open_like(intent)
-            if first is not None:  # begun while this one paused between two attempts
+            if first is not None:  # begun while this one waited
+                self._budget.give_back(Urgency.INITIATE)
                 raise refusal(first)
             prompt = self._prompts.begin(intent, anyio.current_time())
-            return await self._transport.exchange(
-                initiate_call(intent),
-                key,
-                partial(self._conclude_initiate, prompt),
-                timeout_seconds=deadline - anyio.current_time(),
-                headers=self._options.headers,
-            )
+            conclude = partial(self._conclude_initiate, prompt)
+            seconds = deadline - anyio.current_time()
+            return await self._exchange(call, key, conclude, seconds, Urgency.INITIATE)
 
         return await repeat(
             attempt,
@@ -462,8 +488,8 @@ class AsyncPayNexus:
         """Make one status call without repetitions: the loop that asked has its own schedule."""
         call = status_call(expected)
         seconds = min(self._options.timeout_seconds, _READ_ATTEMPT_SECONDS_MAX)
-        read = partial(read_payment, call, expected=expected)
-        observed = await self._exchange(call, read, seconds)
+        conclude = partial(_conclude_read, partial(read_payment, call, expected=expected))
+        observed = await self._exchange(call, self._keys.reading, conclude, seconds, Urgency.LOOK)
         self._prompts.observe(observed)
         return observed
 
@@ -473,10 +499,12 @@ class AsyncPayNexus:
 
     async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
         """Make a call that changes nothing, again where that may help."""
+        conclude = partial(_conclude_read, read)
 
         async def attempt() -> T:
-            left = deadline - anyio.current_time()
-            return await self._exchange(call, read, min(left, _READ_ATTEMPT_SECONDS_MAX))
+            await self._permit(call, Urgency.CALL, deadline)
+            seconds = min(deadline - anyio.current_time(), _READ_ATTEMPT_SECONDS_MAX)
+            return await self._exchange(call, self._keys.reading, conclude, seconds, Urgency.CALL)
 
         return await repeat(
             attempt,
@@ -485,19 +513,62 @@ class AsyncPayNexus:
             deadline=deadline,
         )
 
-    async def _exchange(self, call: Call, read: Callable[[APIResponse], T], seconds: float) -> T:
-        def conclude(answer: APIResponse | APIError) -> T:
-            if isinstance(answer, APIError):
-                raise answer
-            return read(answer)
+    async def _permit(self, call: Call, urgency: Urgency, deadline: float) -> None:
+        """Wait until a call may go out.
+
+        Raises:
+            QuotaExhaustedError: the quota allows none in time.
+            APITimeoutError: all connections were busy until the deadline.
+            ClientStateError: the client was closed meanwhile.
+        """
+        if not await self._budget.enter(urgency, deadline):
+            self._transport.enter()
+            reason = "no connection was free within the time allowed"
+            raise connection_error(call, reason, never_sent=True, timed_out=True)
+
+    async def _exchange(
+        self,
+        call: Call,
+        key: Secret,
+        conclude: Callable[[APIResponse | APIError], T],
+        seconds: float,
+        urgency: Urgency,
+    ) -> T:
+        """Use a permit: make the call, and let the budget know how it ended."""
+
+        def concluded(answer: APIResponse | APIError) -> T:
+            told: RateLimits | float | None = None
+            try:
+                if isinstance(answer, APIResponse):
+                    told = rate_limits(answer)
+                return conclude(answer)
+            except RateLimitError as error:
+                seconds = error.retry_after
+                told = _PAUSE_AFTER_429_SECONDS if seconds is None else seconds
+                raise
+            finally:
+                self._budget.leave(urgency, told, answered=isinstance(answer, APIResponse))
 
         return await self._transport.exchange(
-            call,
-            self._keys.reading,
-            conclude,
-            timeout_seconds=seconds,
-            headers=self._options.headers,
+            call, key, concluded, timeout_seconds=seconds, headers=self._options.headers
         )
+
+    def _budget_of(self, plan: Plan) -> Budget:
+        """One quota for each key: a key that both reads and initiates keeps some of it back."""
+        is_one_key = self._keys.public is None
+        reading = Quota(plan, reserves=is_one_key)
+        return Budget(
+            reading=reading,
+            initiating=reading if is_one_key else Quota(plan),
+            reads_max=self._transport.connections_max,
+            initiates_max=self._transport.connections_max,
+            agenda=self._own_agenda,
+        )
+
+    def _own_agenda(self) -> Agenda:
+        if self._agenda is None:
+            self._agenda = Agenda(self._transport.enter())
+        return self._agenda
 
     def _deadline(self, timeout: float | None) -> float:
         self._transport.enter()
@@ -518,6 +589,12 @@ class AsyncPayNexus:
             wait=wait,
             stop=stop,
         )
+
+
+def _conclude_read(read: Callable[[APIResponse], T], answer: APIResponse | APIError) -> T:
+    if isinstance(answer, APIError):
+        raise answer
+    return read(answer)
 
 
 def _given(argument: str | None, variable: str) -> str | None:

@@ -5,6 +5,7 @@
     ├── ClientStateError              the client is closed, or belongs to another event loop
     ├── InvalidRequestError           input refused locally; nothing was sent (also a ValueError)
     ├── DuplicatePaymentError         an equal prompt may still be open; nothing was sent
+    ├── QuotaExhaustedError           no call of the key's quota is left in time; nothing was sent
     ├── PaymentOutcomeUnknown         the answer to an initiate was lost: a prompt may be out
     ├── PaymentStillPending           the wait is over, the payment is not
     ├── PaymentMismatchError          the answer contradicts what was asked
@@ -57,6 +58,7 @@ __all__ = [
     "PaymentOutcomeUnknown",
     "PaymentStillPending",
     "PermissionDeniedError",
+    "QuotaExhaustedError",
     "RateLimitError",
     "UnprocessableEntityError",
 ]
@@ -115,6 +117,19 @@ class DuplicatePaymentError(PayNexusError):
     def reference(self) -> str | None:
         """The first payment's reference, if it is known."""
         return self.payment.reference if self.payment else None
+
+
+class QuotaExhaustedError(PayNexusError):
+    """The key's quota allows no call within the time allowed: nothing was sent.
+
+    Attributes:
+        retry_after: seconds until the next call is possible.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        """Keep the seconds."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class PaymentOutcomeUnknown(PayNexusError):

@@ -213,6 +213,24 @@ class Expectation:
         )
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names by which the payment is known: its reference, its checkout request id."""
+        if self.reference and self.checkout_request_id:
+            return self.reference, self.checkout_request_id
+        return (self.key,) if self.key else ()
+
+    def completed(self, other: Expectation) -> Expectation:
+        """Return this with what only *other* tells."""
+        if None not in (self.reference, self.checkout_request_id, self.amount, self.phone):
+            return self
+        return Expectation(
+            reference=self.reference or other.reference,
+            checkout_request_id=self.checkout_request_id or other.checkout_request_id,
+            amount=other.amount if self.amount is None else self.amount,
+            phone=self.phone or other.phone,
+        )
+
+    @property
     def key(self) -> str:
         """The name by which the payment is asked for: its reference, or its checkout request id."""
         return self.reference or self.checkout_request_id or ""

@@ -25,7 +25,9 @@ LAYERS = [
     {"models"},
     {"_convert"},
     {"_wire", "_schedule"},
-    {"_prompts", "_budget", "_tasks"},
+    {"_prompts", "_quota", "_tasks"},
+    {"_agenda"},
+    {"_budget"},
     {"_transport"},
     {"_retry"},
     {"_follow"},
@@ -59,6 +61,7 @@ PURE = {
     "_convert",
     "_wire",
     "_schedule",
+    "_quota",
     "_prompts",
     "sandbox._engine",
 }

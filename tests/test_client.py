@@ -16,6 +16,7 @@ from paynexus_async import (
     APIError,
     APIResponseError,
     APIStatusError,
+    APITimeoutError,
     AsyncPayNexus,
     AuthenticationError,
     ClientStateError,
@@ -31,6 +32,7 @@ from paynexus_async import (
     PayNexusError,
     RateLimitError,
 )
+from paynexus_async._transport import CONNECTIONS_MAX
 
 from .fakes import (
     CHECKOUT_ID,
@@ -642,3 +644,44 @@ async def test_nothing_foreign_escapes(server: FakeServer):
     async with server.client(max_retries=0) as paynexus:
         with pytest.raises(APIResponseError):
             await paynexus.validate_phone("0746990866")
+
+
+PAID = {"reference": REFERENCE, "status": "completed"}
+
+
+async def test_no_more_requests_enter_the_pool_than_there_are_connections(server: FakeServer):
+    """The queue stands in front of the pool, and everybody is served."""
+    inside = [0, 0]
+
+    async def handle(request: httpx.Request) -> httpx.Response:
+        inside[0] += 1
+        inside[1] = max(inside)
+        await anyio.sleep(1)
+        inside[0] -= 1
+        return httpx.Response(200, json={"success": True, "data": PAID})
+
+    http_client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY, http_client=http_client)
+    async with paynexus, anyio.create_task_group() as group:
+        for _ in range(3 * CONNECTIONS_MAX):
+            group.start_soon(paynexus.get_payment_status, REFERENCE)
+    assert inside == [0, CONNECTIONS_MAX]
+
+
+async def test_waiting_for_a_connection_counts_against_the_time_limit(server: FakeServer):
+    """And is proven not to have sent anything."""
+    server.latency_seconds = 100
+    server.answers(initiated())
+    async with server.client(max_retries=0) as paynexus, anyio.create_task_group() as group:
+        for n in range(CONNECTIONS_MAX):
+            group.start_soon(unanswered, paynexus, n + 1)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(APITimeoutError, match="no prompt was sent") as caught:
+            await paynexus.initiate_payment(1000, PHONE, timeout=3)
+        assert caught.value.never_sent
+        assert server.initiates == CONNECTIONS_MAX
+
+
+async def unanswered(paynexus: AsyncPayNexus, amount: int) -> None:
+    with pytest.raises(PaymentOutcomeUnknown):
+        await paynexus.initiate_payment(amount, PHONE)

@@ -17,7 +17,6 @@ from paynexus_async import (
     AsyncPayNexus,
     AuthenticationError,
     ClientStateError,
-    Expectation,
     InvalidRequestError,
     NotFoundError,
     Payment,
@@ -26,7 +25,6 @@ from paynexus_async import (
     PaymentStillPending,
     PermissionDeniedError,
 )
-from paynexus_async._follow import Terms
 
 from .fakes import CHECKOUT_ID, PHONE, REFERENCE, FakeServer, initiated, refusal, status
 
@@ -173,21 +171,28 @@ async def test_leaving_and_joining_in_the_same_moment_is_safe(server: FakeServer
         assert (await paynexus.wait_for_completion(payment)).succeeded
 
 
-async def test_an_old_loops_last_step_does_not_end_a_new_one(server: FakeServer):
-    """The last one leaves and the next one joins before the old loop has noticed."""
+async def test_a_look_under_way_when_the_last_one_leaves_serves_the_next_one(server: FakeServer):
+    """It is not made twice, and what it finds is known."""
+    server.latency_seconds = 2
     async with server.client() as paynexus:
-        payment = await initiate(server, paynexus)
         server.answers(status("completed"))
-        follower = paynexus._followers._follower(Expectation.of(payment))
-        terms = Terms(deadline=anyio.current_time() + 100)
-        first = follower.subscribe(terms)
-        await anyio.sleep(1)
-        follower.leave(first)
-        second = follower.subscribe(terms)
-        update = await second.next()
-        assert update is not None
-        assert update.payment.succeeded
-        assert await second.next() is None
+        with anyio.move_on_after(1):
+            await paynexus.wait_for_completion(REFERENCE)
+        ended = await paynexus.wait_for_completion(REFERENCE)
+        assert ended.succeeded
+    assert len(server.requests) == 1
+
+
+async def test_what_a_look_finds_after_the_last_one_left_is_remembered(server: FakeServer):
+    """It was paid for with a call."""
+    server.latency_seconds = 2
+    async with server.client() as paynexus:
+        server.answers(status("cancelled"))
+        with anyio.move_on_after(1):
+            await paynexus.wait_for_completion(REFERENCE)
+        await anyio.sleep(2)
+        assert (await paynexus.wait_for_completion(REFERENCE)).status == "cancelled"
+    assert len(server.requests) == 1
 
 
 async def test_waiting_for_what_has_ended_asks_nothing(server: FakeServer):
@@ -575,5 +580,6 @@ async def test_the_memory_of_payments_is_bounded(server: FakeServer, monkeypatch
             await anyio.wait_all_tasks_blocked()
             for n in range(20):
                 await paynexus.get_payment_status(f"PNX{n}")
-            assert len(paynexus._followers._followers) <= 5
+            assert len(paynexus._followers._remembered) <= 4
+            assert set(paynexus._followers._followed) == {REFERENCE, CHECKOUT_ID}
             server.answers(status("completed"))

@@ -16,7 +16,7 @@ import pytest
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
-from paynexus_async import AsyncPayNexus, Schedule, exceptions
+from paynexus_async import AsyncPayNexus, exceptions
 from paynexus_async.cli._outcome import Exit
 from paynexus_async.sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, create_app
 
@@ -113,6 +113,6 @@ def test_the_first_two_shell_blocks_are_one_line_each():
 
 
 def test_the_schedule_of_the_readme_is_an_option():
-    """`AsyncPayNexus(schedule=Schedule(price=1))`."""
-    paynexus = FakeServer().client(schedule=Schedule(price=1))
+    """`AsyncPayNexus(patience="thrifty")`."""
+    paynexus = FakeServer().client(patience="thrifty")
     assert paynexus._followers.schedule.price == 1

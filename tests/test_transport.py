@@ -19,7 +19,7 @@ from paynexus_async import (
     ConfigurationError,
     PaymentOutcomeUnknown,
 )
-from paynexus_async._transport import CONNECTIONS_MAX, Transport
+from paynexus_async._transport import Transport
 from paynexus_async._wire import (
     BODY_BYTES_MAX,
     Intent,
@@ -199,49 +199,6 @@ async def test_an_exchange_cancelled_in_its_first_step_sends_nothing(server: Fak
     await anyio.sleep(60)
     assert [answer.never_sent for answer in answers] == [True]
     assert server.requests == []
-    await transport.aclose()
-
-
-async def test_no_more_requests_enter_the_pool_than_there_are_connections(server: FakeServer):
-    """The queue stands in front of the pool, and everybody is served."""
-    inside = [0, 0]
-
-    async def handle(request: httpx.Request) -> httpx.Response:
-        inside[0] += 1
-        inside[1] = max(inside)
-        await anyio.sleep(1)
-        inside[0] -= 1
-        return httpx.Response(200, json={})
-
-    transport = transport_over(httpx.MockTransport(handle))
-    async with anyio.create_task_group() as group:
-        for _ in range(3 * CONNECTIONS_MAX):
-            group.start_soon(ask, transport, 60.0)
-    assert inside == [0, CONNECTIONS_MAX]
-    await transport.aclose()
-
-
-async def test_waiting_for_a_place_counts_against_the_time_limit(server: FakeServer):
-    """And is proven not to have sent anything."""
-    server.latency_seconds = 100
-    transport = Transport(
-        base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
-    )
-    server.answers(initiated())
-    answers: list[Any] = []
-
-    async def one(seconds: float) -> None:
-        answers.append(await ask(transport, seconds))
-
-    async with anyio.create_task_group() as group:
-        for _ in range(CONNECTIONS_MAX):
-            group.start_soon(one, 50.0)
-        await anyio.wait_all_tasks_blocked()
-        with pytest.raises(APITimeoutError) as caught:
-            await initiate(transport, 3.0)
-        assert caught.value.never_sent
-    assert len(server.requests) == CONNECTIONS_MAX
-    assert all(isinstance(answer, APITimeoutError) for answer in answers)
     await transport.aclose()
 
 

@@ -106,7 +106,7 @@ async def test_the_main_job_on_real_sockets(anyio_backend):
     ledger = Ledger(clock=lambda: now[0])
     with SandboxServer(ledger) as server:
         async with AsyncPayNexus(
-            SECRET_KEY, PUBLIC_KEY, base_url=server.url, schedule=HURRY
+            SECRET_KEY, PUBLIC_KEY, base_url=server.url, patience=HURRY
         ) as paynexus:
             payment = await paynexus.initiate_payment(100, "0746990866", "Order #12345")
             with pytest.raises(DuplicatePaymentError):

@@ -42,7 +42,7 @@ async def demonstrate(speed: float, report: Report) -> Exit:
                 base_url=server.url,
                 http_client=http_client,
                 # Customers are in a hurry too, and so is whoever asks.
-                schedule=Schedule(BALANCED / speed, PRIOR.scaled(1 / speed)),
+                patience=Schedule(BALANCED / speed, PRIOR.scaled(1 / speed)),
             ) as paynexus,
         ):
             for scene, _, words in _SCENES:

@@ -22,6 +22,7 @@ from paynexus_async import (
     PaymentMismatchError,
     PaymentOutcomeUnknown,
     PayNexusError,
+    QuotaExhaustedError,
 )
 
 from .server import BEHAVIOURS, DATA, MIB, PHONE, Connection, HostileServer, envelope, healthy
@@ -86,7 +87,12 @@ async def test_an_initiate_is_sent_once_and_judged_truly(name, caplog):
             assert "746990866" not in said
 
             server.behaviour = healthy
-            assert (await paynexus.get_payment_status("PNXABC123DEF", timeout=5)).amount == 100
+            if name == "refuse 429":  # everybody pauses
+                with pytest.raises(QuotaExhaustedError, match="nothing was sent"):
+                    await paynexus.get_payment_status("PNXABC123DEF", timeout=5)
+            else:
+                answered = await paynexus.get_payment_status("PNXABC123DEF", timeout=5)
+                assert answered.amount == 100
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before) / 1024
     assert grown < 16
 
