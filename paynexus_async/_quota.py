@@ -33,7 +33,7 @@ _DAY: Final = 86_400.0
 _MONTH: Final = 30 * _DAY
 
 _PACED_SECONDS_MAX: Final = _HOUR  # longer windows only end: a gap of minutes serves nobody
-_FREE_SHARE: Final = 0.5  # of a window, before the gaps begin
+_FREE_SHARE: Final = 2.0
 _RESERVE_SHARE: Final = 0.1  # for payments that begin, where they share the key
 _BUCKETS: Final = 240  # in a window; its calls are forgotten so much of it too late
 _CATCH_UP_SECONDS: Final = 0.02  # a timer that comes late loses no call
@@ -41,6 +41,7 @@ _SAME_RESET_SECONDS: Final = 2.0
 _RESET_MARGIN_SECONDS: Final = 1.0  # the header has whole seconds, and clocks differ
 _OTHERS_MEMORY_SECONDS: Final = 20.0
 _OTHERS_MARGIN: Final = 2
+_OTHERS_SHARE: Final = 0.5  # of what they would take at their pace: they slow down as we do
 
 
 class Urgency(IntEnum):
@@ -214,7 +215,7 @@ class Quota:
         if urgency >= Urgency.LOOK:
             at = max(at, self._paced_until - _CATCH_UP_SECONDS)
         told = self._told
-        if told is not None and told.left <= self._kept(told, urgency):
+        if told is not None and told.left <= self._kept(told, now, urgency):
             at = max(at, told.resets_at)
         for window in self._windows:
             if not self._is_told(window):
@@ -286,13 +287,16 @@ class Quota:
             return 0
         return min(math.ceil(limit * self._reserve_share), limit - 1)
 
-    def _kept(self, told: _Told, urgency: Urgency) -> int:
+    def _kept(self, told: _Told, now: float, urgency: Urgency) -> int:
         """How many of the server's calls are not for this one: reserved, or likely taken by others.
 
-        Others may ask at this very moment; the last calls of a window are left to them.
+        The reserve shrinks as the window nears its end. Others may ask at this very moment; the
+        last calls of a window are left to them.
         """
+        share = min((told.resets_at - now) / _MINUTE, 1.0)
+        reserve = math.ceil(self._reserve(told.limit, urgency) * share)
         margin = _OTHERS_MARGIN if told.others_per_second > 0 else 0
-        return min(self._reserve(told.limit, urgency) + margin, told.limit - 1)
+        return min(reserve + margin, told.limit - 1)
 
     def _gap(self, now: float) -> float:
         """How long the next background call is to stay away from this one."""
@@ -306,7 +310,8 @@ class Quota:
         told = self._told
         if told is not None:
             seconds = max(told.resets_at - now, 0.0)
-            ours = told.left - self._kept(told, Urgency.LOOK) - told.others_per_second * seconds
+            ours = told.left - self._kept(told, now, Urgency.LOOK)
+            ours -= _OTHERS_SHARE * told.others_per_second * seconds
             if seconds <= _PACED_SECONDS_MAX + _RESET_MARGIN_SECONDS:
                 gaps.append(seconds / max(ours, 1.0) * _scarcity(ours / told.limit))
         return max(gaps)
@@ -328,7 +333,8 @@ class Quota:
             told.others_per_second = old.others_per_second
             return
         # Answers may overtake each other: within one window less is left, never more.
-        told.resets_at, told.left = old.resets_at, min(told.left, old.left)
+        told.resets_at = min(told.resets_at, old.resets_at)
+        told.left = min(told.left, old.left)
         elapsed = now - old.told_at
         ours = told.calls - old.calls + old.in_flight
         theirs = max(old.remaining - told.remaining - ours, 0)

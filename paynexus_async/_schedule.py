@@ -219,15 +219,13 @@ class Schedule:
             age: its age now.
         """
         waited = max(age - last_look_age, 0.0)
-        chance = self.survival.at(last_look_age)
-        # Where the curve has nothing more to say, a payment may have ended at any moment: the value
-        # goes on growing with the wait, so that nobody starves.
-        floor = _TAIL_CHANCE * waited
-        if chance <= _TAIL_CHANCE:
-            return floor
+        if last_look_age >= _table(self).tail_age:
+            # The curve has nothing more to say. The schedule has: a look is worth its price when it
+            # is due, and the longer it waits the more, so that nobody starves.
+            return self.price * (waited / self.seconds_to_next_look(last_look_age, 0.0)) ** 2
         survival = self.survival
         opened = survival.open_seconds(age) - survival.open_seconds(last_look_age)
-        return max(waited - opened / chance, floor)
+        return max(waited - opened / survival.at(last_look_age), 0.0)
 
 
 @attrs.frozen

@@ -90,7 +90,8 @@ def mask_phones(text: str) -> str:
 
 
 def _mask_digits(digits: str) -> str:
-    return f"{digits[:-8]}*****{digits[-3:]}"
+    shown = digits[: min(len(digits) - 8, 8)]  # too few for another whole number to be among them
+    return f"{shown}*****{digits[-3:]}"
 
 
 def _shape(text: str) -> str:

@@ -207,7 +207,7 @@ def test_raise_for_status_does_not_call_a_pending_payment_failed():
     with pytest.raises(PaymentStillPending, match="still pending; wait") as caught:
         payment(status="pending").raise_for_status()
     assert caught.value.reference == REFERENCE
-    with pytest.raises(PaymentStillPending, match=r"ws_CO_270120261017181397\*\*\*\*\*866"):
+    with pytest.raises(PaymentStillPending, match=r"ws_CO_27012026\*\*\*\*\*866"):
         payment(reference=None, checkout_request_id=CHECKOUT_ID).raise_for_status()
 
 

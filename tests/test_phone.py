@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paynexus_async import InvalidRequestError, mask_phones, normalize_phone
@@ -79,7 +79,7 @@ def test_normalising_twice_is_normalising_once(national):
         ("254746990866", "2547*****866"),
         ("0746990866", "07*****866"),
         ("+254 746 990 866!", "+2547*****866!"),
-        ("ws_CO_27012026101718139746990866", "ws_CO_270120261017181397*****866"),
+        ("ws_CO_27012026101718139746990866", "ws_CO_27012026*****866"),
         ("M-Pesa 254746990866, KES 100", "M-Pesa 2547*****866, KES 100"),
         ("PNXABC123DEF of 2026-01-27", "PNXABC123DEF of 2026-01-27"),
         ("", ""),
@@ -90,6 +90,7 @@ def test_masking_hides_the_middle_of_whatever_may_be_a_phone(text, shown):
     assert mask_phones(text) == shown
 
 
+@example("", 700_000_000, "00000000")
 @given(st.text(), st.integers(700_000_000, 799_999_999), st.text())
 def test_no_phone_survives_masking(before, number, after):
     """Wherever it stands in a text, the whole number is gone."""
