@@ -37,7 +37,12 @@ LATENCY_SECONDS = 0.15
 GIVE_UP_SECONDS = 300.0
 
 LOADS = [("trial", 30, 6), ("basic", 60, 10), ("professional", 120, 20), ("enterprise", 300, 60)]
-BARS = {"trial": (3.4, 9.6), "basic": (2.3, 5.6), "professional": (2.1, 5.2), "enterprise": (2.3, 5.3)}
+BARS = {
+    "trial": (3.4, 9.6),
+    "basic": (2.3, 5.6),
+    "professional": (2.1, 5.2),
+    "enterprise": (2.3, 5.3),
+}
 
 
 def believed(rng: random.Random) -> float:
@@ -281,7 +286,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for model, ages_of, arrivals_of in (("as believed", believed, steady), ("another", other, bunched)):
+    for model, ages_of, arrivals_of in (
+        ("as believed", believed, steady),
+        ("another", other, bunched),
+    ):
         for plan, per_minute, per_minute_arrivals in LOADS:
             rng = random.Random(options.seed)
             arrivals = arrivals_of(rng, per_minute_arrivals, options.hours * 3600)
@@ -295,10 +303,14 @@ def main() -> None:
                 ("ours, one key", Ours(public_key=None)),
                 ("three of ours", Ours(3)),
             ]
-            print(f"\n{model}: {plan}, {per_minute} calls and {per_minute_arrivals} customers a minute")
+            print(
+                f"\n{model}: {plan}, {per_minute} calls and {per_minute_arrivals} customers a minute"
+            )
             for way, follow in ways:
                 row = run(way, follow, per_minute, arrivals, ages)
-                print(f"  {row.way:20} {row.calls:6.1f} {row.refused:6} {row.mean:6.2f} {row.p95:6.2f}")
+                print(
+                    f"  {row.way:20} {row.calls:6.1f} {row.refused:6} {row.mean:6.2f} {row.p95:6.2f}"
+                )
     _ = json
 
 

@@ -39,8 +39,10 @@ from .exceptions import (
 )
 from .models import (
     APIResponse,
+    BulkProgress,
     Expectation,
     Payment,
+    PaymentResult,
     PaymentRevision,
     PaymentUpdate,
     PhoneValidation,
@@ -60,6 +62,7 @@ __all__ = [
     "AsyncPayNexus",
     "AuthenticationError",
     "BadRequestError",
+    "BulkProgress",
     "Change",
     "ClientStateError",
     "ConfigurationError",
@@ -74,6 +77,7 @@ __all__ = [
     "PaymentFailed",
     "PaymentMismatchError",
     "PaymentOutcomeUnknown",
+    "PaymentResult",
     "PaymentRevision",
     "PaymentStatus",
     "PaymentStillPending",

@@ -21,6 +21,7 @@ from .exceptions import (
     ClientStateError,
     NotFoundError,
     PaymentStillPending,
+    PayNexusError,
 )
 from .models import Expectation, Payment, PaymentRevision, PaymentUpdate
 from .phone import mask_phones
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from ._agenda import Agenda
     from ._budget import Budget
-    from ._schedule import Schedule
+    from ._experience import Experience
+    from ._schedule import Schedule, Survival
     from ._tasks import OwnedTasks
 
 __all__ = ["Followers", "Terms"]
@@ -114,6 +116,36 @@ class _Subscription:
         await self._signal.wait()
         if self.error is not None:
             raise self.error
+
+
+class _Told(_Subscription):
+    """The view of a caller who has no task, and is told of the end."""
+
+    __slots__ = ("_attempts_before", "_tell")
+
+    def __init__(
+        self, terms: Terms, follower: _Follower, tell: Callable[[Payment | PayNexusError], None]
+    ) -> None:
+        super().__init__(terms, follower)
+        self._attempts_before = follower.attempts
+        self._tell = tell
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell the end."""
+        if self.over:
+            return
+        self.over = True
+        if self.ended is not None:
+            self._tell(self.ended)
+        elif isinstance(error, PayNexusError):
+            self._tell(error)
+        else:
+            self._tell(self._follower.pending(self._attempts_before))
+
+    def leave(self) -> None:
+        """Go without being told."""
+        self.over = True
+        self._follower.leave(self)
 
 
 class _Watch(_Subscription):
@@ -342,6 +374,7 @@ class _Follower:
 
     async def _ask(self) -> bool:
         self.attempts += 1
+        seen_open_at = self.age_seen
         self._looked_at = anyio.current_time()
         try:
             observed = await self._group.ask(self.expected)
@@ -349,9 +382,12 @@ class _Follower:
             self.last_error = error
             raise
         self.last_error = None
-        self._group.observe(observed)
+        was_open = self.known is not None and not self.known.is_terminal
+        merged = self._group.observe(observed)
         if self._born_at is None:
             self._born_at = self._looked_at
+        elif was_open and merged.is_terminal and seen_open_at >= 0:
+            self._group.ended(seen_open_at, max(self._looked_at - self._born_at, 0.0))
         return bool(self.subscriptions)
 
     def absorb(self, error: BaseException) -> bool:
@@ -428,6 +464,8 @@ class Followers:
         agenda: Callable[[], Agenda],
         budget: Budget,
         schedule: Schedule,
+        experience: Experience,
+        learn: bool,
     ) -> None:
         """Know no payment.
 
@@ -437,12 +475,17 @@ class Followers:
             agenda: the client's agenda there.
             budget: gives each look its permit.
             schedule: when to look next.
+            experience: what is known of the customers.
+            learn: whether more is to be learned.
         """
         self.ask = ask
         self.tasks = tasks
         self.agenda = agenda
         self.budget = budget
         self.schedule = schedule
+        self.experience = experience
+        self._learns = learn
+        self._believe(experience.news())
         self.polling: Final = Polling(
             absorb=_Follower.absorb, wait=_Follower.wait, stop=_Follower.stop
         )
@@ -452,6 +495,16 @@ class Followers:
     def observe(self, payment: Payment) -> Payment:
         """Merge an answer, from wherever it came, into what is known; return what holds."""
         return self._follower(Expectation.of(payment)).observe(payment, anyio.current_time())
+
+    def ended(self, after: float, by: float) -> None:
+        """Learn that a payment ended between two ages."""
+        if self._learns:
+            self.experience.ended(after, by)
+            self._believe(self.experience.news())
+
+    def _believe(self, survival: Survival | None) -> None:
+        if survival is not None:
+            self.schedule = attrs.evolve(self.schedule, survival=survival)
 
     def initiated(self, payment: Payment) -> None:
         """Note a payment that this client has just initiated."""
@@ -479,6 +532,26 @@ class Followers:
         if subscription.ended is None:
             raise follower.pending(attempts_before)
         return subscription.ended
+
+    def tell(
+        self,
+        expected: Expectation,
+        known: Payment | None,
+        terms: Terms,
+        tell: Callable[[Payment | PayNexusError], None],
+    ) -> _Told | None:
+        """Follow a payment, and call *tell* with its end, or with the error that `wait` raises.
+
+        Returns:
+            What may leave early; `None` if the payment has ended and *tell* has been called.
+        """
+        follower = self._meet(expected, known)
+        if follower.known is not None and follower.known.is_terminal:
+            tell(follower.known)
+            return None
+        subscription = _Told(terms, follower, tell)
+        follower.subscribe(subscription)
+        return subscription
 
     async def watch(
         self, expected: Expectation, known: Payment | None, terms: Terms

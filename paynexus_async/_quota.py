@@ -310,8 +310,8 @@ class Quota:
         told = self._told
         if told is not None:
             seconds = max(told.resets_at - now, 0.0)
-            ours = told.left - self._kept(told, now, Urgency.LOOK)
-            ours -= _OTHERS_SHARE * told.others_per_second * seconds
+            others = _OTHERS_SHARE * told.others_per_second * seconds
+            ours = told.left - self._kept(told, now, Urgency.LOOK) - others
             if seconds <= _PACED_SECONDS_MAX + _RESET_MARGIN_SECONDS:
                 gaps.append(seconds / max(ours, 1.0) * _scarcity(ours / told.limit))
         return max(gaps)

@@ -60,6 +60,17 @@ async def repeat(
         retries: attempts after the first.
         deadline: on the event loop's clock, in seconds.
     """
+    try:
+        return await attempt()  # nearly always the only one, and cheaper without a loop around it
+    except Exception as error:
+        if retries < 1 or not worth_repeating(error):
+            raise
+        first = [error]
+
+    async def again() -> T:
+        if first:
+            raise first.pop()
+        return await attempt()
 
     def pause_seconds(state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -79,7 +90,7 @@ async def repeat(
         sleep=anyio.sleep,
         reraise=True,
     )
-    return await retrying(attempt)
+    return await retrying(again)
 
 
 class Polling(Generic[Subject]):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -108,20 +108,18 @@ class Survival:
         """Return the chance that a payment is still open at this age."""
         return _interpolate(self.chances, age / self.step_seconds)
 
+    @cached_property
+    def areas(self) -> tuple[float, ...]:
+        """The integral of the curve up to each of its points."""
+        trapezia = ((a + b) / 2 * self.step_seconds for a, b in pairwise(self.chances))
+        return tuple(accumulate(trapezia, initial=0.0))
+
     def open_seconds(self, age: float) -> float:
         """Return the seconds that a payment is open on average until this age."""
         place = min(age / self.step_seconds, len(self.chances) - 1)
         index = int(place)
         rest = (place - index) * self.step_seconds
-        return _areas(self)[index] + rest * (self.chances[index] + self.at(age)) / 2
-
-
-@lru_cache(maxsize=16)
-def _areas(survival: Survival) -> tuple[float, ...]:
-    """Integrate the curve up to each of its points."""
-    chances, step = survival.chances, survival.step_seconds
-    trapezia = ((a + b) / 2 * step for a, b in pairwise(chances))
-    return tuple(accumulate(trapezia, initial=0.0))
+        return self.areas[index] + rest * (self.chances[index] + self.at(age)) / 2
 
 
 def _interpolate(values: Sequence[float], place: float) -> float:
@@ -152,6 +150,46 @@ PRIOR: Final = Survival.sampled(_prior)
 
 
 @attrs.frozen
+class _Table:
+    """The pauses by age, on the curve's grid, and where the tail begins."""
+
+    pauses: tuple[float, ...]
+    tail_age: float
+    tail_pause_min: float
+    pause_min: float
+
+
+@lru_cache(maxsize=64)
+def _solve(survival: Survival, price: float) -> _Table:
+    """Solve the recursion of the module's docstring backwards, over the curve's own grid."""
+    step, chances, areas = survival.step_seconds, survival.chances, survival.areas
+    scale = step / _GRID_SECONDS
+    end = bisect_right(chances, -_TAIL_CHANCE, key=lambda chance: -chance)
+    end = min(max(end, 2), len(chances) - 1)
+    # W(i) = S(i) * C(i), the cost to go weighted by the chance to get there, keeps divisions out:
+    # W(i) = min over j of  S(i) * (price + (j - i) * step) - (A(j) - A(i)) + W(j).
+    # The minimum is searched for among all later points: with two waves of endings (answers, then
+    # expiry) the cost has two valleys, and a search that stops in the first one is wrong.
+    weighted = [0.0] * end + [chances[end] * price]
+    steps = [1] * (end + 1)
+    for here in range(end - 1, -1, -1):
+        per_step, area = chances[here] * step, areas[here]
+        best, there = min(
+            ((there - here) * per_step - areas[there] + weighted[there], there)
+            for there in range(here + 1, end + 1)
+        )
+        weighted[here] = best + chances[here] * price + area
+        steps[here] = there - here
+    pauses = tuple(count * step for count in steps)
+    return _Table(
+        pauses=pauses,
+        tail_age=end * step,
+        tail_pause_min=_TAIL_PAUSE_SECONDS_MIN * scale,
+        pause_min=PAUSE_SECONDS_MIN * min(scale, 1.0),
+    )
+
+
+@attrs.frozen
 class Schedule:
     """When to look next, for one price of a call and one curve of customers.
 
@@ -172,6 +210,10 @@ class Schedule:
         if not (math.isfinite(self.price) and self.price > 0):
             msg = "price must be a positive number of seconds"
             raise ValueError(msg)
+
+    @cached_property
+    def _table(self) -> _Table:
+        return _solve(self.survival, self.price)
 
     @classmethod
     def of(cls, patience: Patience | Schedule) -> Schedule:
@@ -201,7 +243,7 @@ class Schedule:
         if not age >= 0:
             msg = "age must not be negative"
             raise ValueError(msg)
-        table = _table(self)
+        table = self._table
         if age >= table.tail_age:
             pause = max(_TAIL_PAUSE_SHARE * (age - table.tail_age), table.tail_pause_min)
             pause = min(pause, PAUSE_SECONDS_MAX)
@@ -219,51 +261,10 @@ class Schedule:
             age: its age now.
         """
         waited = max(age - last_look_age, 0.0)
-        if last_look_age >= _table(self).tail_age:
+        if last_look_age >= self._table.tail_age:
             # The curve has nothing more to say. The schedule has: a look is worth its price when it
             # is due, and the longer it waits the more, so that nobody starves.
             return self.price * (waited / self.seconds_to_next_look(last_look_age, 0.0)) ** 2
         survival = self.survival
         opened = survival.open_seconds(age) - survival.open_seconds(last_look_age)
         return max(waited - opened / survival.at(last_look_age), 0.0)
-
-
-@attrs.frozen
-class _Table:
-    """The pauses by age, on the curve's grid, and where the tail begins."""
-
-    pauses: tuple[float, ...]
-    tail_age: float
-    tail_pause_min: float
-    pause_min: float
-
-
-@lru_cache(maxsize=64)
-def _table(schedule: Schedule) -> _Table:
-    """Solve the recursion of the module's docstring backwards, over the curve's own grid."""
-    survival, price = schedule.survival, schedule.price
-    step, chances, areas = survival.step_seconds, survival.chances, _areas(survival)
-    scale = step / _GRID_SECONDS
-    end = bisect_right(chances, -_TAIL_CHANCE, key=lambda chance: -chance)
-    end = min(max(end, 2), len(chances) - 1)
-    # W(i) = S(i) * C(i), the cost to go weighted by the chance to get there, keeps divisions out:
-    # W(i) = min over j of  S(i) * (price + (j - i) * step) - (A(j) - A(i)) + W(j).
-    # The minimum is searched for among all later points: with two waves of endings (answers, then
-    # expiry) the cost has two valleys, and a search that stops in the first one is wrong.
-    weighted = [0.0] * end + [chances[end] * price]
-    steps = [1] * (end + 1)
-    for here in range(end - 1, -1, -1):
-        per_step, area = chances[here] * step, areas[here]
-        best, there = min(
-            ((there - here) * per_step - areas[there] + weighted[there], there)
-            for there in range(here + 1, end + 1)
-        )
-        weighted[here] = best + chances[here] * price + area
-        steps[here] = there - here
-    pauses = tuple(count * step for count in steps)
-    return _Table(
-        pauses=pauses,
-        tail_age=end * step,
-        tail_pause_min=_TAIL_PAUSE_SECONDS_MIN * scale,
-        pause_min=PAUSE_SECONDS_MIN * min(scale, 1.0),
-    )

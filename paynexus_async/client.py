@@ -14,6 +14,8 @@ import attrs
 
 from ._agenda import Agenda
 from ._budget import Budget
+from ._bulk import check_each, follow_each
+from ._experience import Experience
 from ._follow import Followers, Terms
 from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
 from ._quota import Plan, Quota, Urgency
@@ -47,12 +49,20 @@ from .exceptions import (
     PayNexusError,
     RateLimitError,
 )
-from .models import APIResponse, Expectation, Payment, PaymentUpdate, PhoneValidation
+from .models import (
+    APIResponse,
+    Expectation,
+    Payment,
+    PaymentResult,
+    PaymentUpdate,
+    PhoneValidation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
+    from ._bulk import Items, OnProgress, Waiting
     from ._prompts import Prompt
     from ._retry import StopStrategy, WaitStrategy
     from ._schedule import Patience
@@ -69,6 +79,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 _READ_ATTEMPT_SECONDS_MAX: Final = 10.0
 _SECONDS_MAX: Final = 86_400.0
 _RETRIES_MAX: Final = 10
+_FOLLOWED_AT_ONCE: Final = 100_000
 _PAUSE_AFTER_429_SECONDS: Final = 10.0  # where the server does not say
 
 
@@ -107,6 +118,8 @@ class AsyncPayNexus:
         trust_env: bool = False,
         plan: str | Mapping[str, int] | Plan | None = None,
         patience: Patience | Schedule = "balanced",
+        learn: bool = True,
+        experience: Mapping[str, object] | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
@@ -129,6 +142,8 @@ class AsyncPayNexus:
             patience: what one call may cost while there is quota to spare: `"eager"` (0.1 seconds
                 of delay), `"balanced"` (0.35), `"thrifty"` (1), another number of seconds, or a
                 `Schedule`.
+            learn: whether the client learns from its payments how long customers take.
+            experience: what a client learned before: the value of its `experience`.
 
         Raises:
             ConfigurationError: a key is missing, blank, malformed or the other one, the URL is not
@@ -153,6 +168,7 @@ class AsyncPayNexus:
         try:
             self._budget = self._budget_of(Plan.of(plan))
             schedule = Schedule.of(patience)
+            known = Experience(schedule, experience)
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         self._followers = Followers(
@@ -161,6 +177,8 @@ class AsyncPayNexus:
             agenda=self._own_agenda,
             budget=self._budget,
             schedule=schedule,
+            experience=known,
+            learn=learn,
         )
         self._is_view = False
 
@@ -172,6 +190,14 @@ class AsyncPayNexus:
     def environment(self) -> Environment:
         """`sandbox` with an `sb_` key (1 to 50 KES a payment), else `production` (to 150,000)."""
         return self._keys.environment
+
+    @property
+    def experience(self) -> dict[str, object]:
+        """What this client has learned of its customers' timing, as a small JSON value.
+
+        It holds counts by age, and nothing of any payment. Give it to the next client.
+        """
+        return self._followers.experience.as_json()
 
     async def __aenter__(self) -> Self:
         """Bind the client to the running event loop."""
@@ -445,7 +471,137 @@ class AsyncPayNexus:
         terms = self._terms(max_wait, wait, stop, revisions_for)
         return self._followers.watch(expected, known, terms)
 
+    # --- Many payments
+
+    def check_payments(
+        self,
+        references: Items,
+        *,
+        ordered: bool = False,
+        concurrency: int | None = None,
+        progress: OnProgress | None = None,
+    ) -> AsyncGenerator[PaymentResult, None]:
+        """Ask once where each of many payments stands.
+
+        As fast as the connections and the key's quota allow; payments that begin, single calls and
+        waits go first. Items are taken as they are needed, and results are not kept: a million
+        references cost no more memory than a thousand. Close the iterator when leaving early
+        (`contextlib.aclosing`): nothing more is sent then.
+
+        Args:
+            references: references, checkout request ids or payments; any iterable or async
+                iterable, which is taken from only while there is room.
+            ordered: yield in the order of the items, instead of as they come.
+            concurrency: calls under way at a time, at most what the transport has connections for.
+            progress: called about ten times a second with a `BulkProgress`.
+
+        Yields:
+            One `PaymentResult` for each item: its payment, or the error that it met.
+
+        Raises:
+            ConfigurationError: *concurrency* is no number of calls.
+            ClientStateError: the client is closed, or is being closed.
+        """
+        at_once = self._transport.connections_max
+        if concurrency is not None:
+            at_once = min(_count("concurrency", concurrency), at_once)
+        return check_each(
+            references,
+            self._check,
+            tasks=self._transport.enter(),
+            at_once=at_once,
+            ordered=ordered,
+            progress=progress,
+        )
+
+    def wait_many(
+        self,
+        payments: Items,
+        *,
+        max_wait: float = 120.0,
+        ordered: bool = False,
+        progress: OnProgress | None = None,
+    ) -> AsyncGenerator[PaymentResult, None]:
+        """Wait for many payments at once, and yield each when it has ended.
+
+        A payment that is waited for costs two kilobytes and no task; which one is looked at next is
+        decided for all of them together.
+
+        Args:
+            payments: payments, references or checkout request ids; any iterable or async iterable.
+            max_wait: seconds for each, from when it is taken from the iterable.
+            ordered: yield in the order of the items, instead of as they end.
+            progress: called about ten times a second with a `BulkProgress`.
+
+        Yields:
+            One `PaymentResult` for each item: its payment, or what `wait_for_completion` would
+            have raised, such as `PaymentStillPending`.
+
+        Raises:
+            InvalidRequestError: *max_wait* is out of range.
+            ClientStateError: the client is closed, or is being closed.
+        """
+        _seconds("max_wait", max_wait)
+
+        def follow(
+            item: str | Payment, tell: Callable[[Payment | PayNexusError], None]
+        ) -> Waiting | None:
+            try:
+                expected, terms = expectation_of(item), self._terms(max_wait, None, None)
+            except PayNexusError as error:
+                tell(error)
+                return None
+            known = item if isinstance(item, Payment) else None
+            return self._followers.tell(expected, known, terms, tell)
+
+        return follow_each(
+            payments,
+            follow,
+            tasks=self._transport.enter(),
+            at_once=_FOLLOWED_AT_ONCE,
+            ordered=ordered,
+            progress=progress,
+        )
+
+    async def wait_for_all(
+        self,
+        payments: Items,
+        *,
+        max_wait: float = 120.0,
+        progress: OnProgress | None = None,
+    ) -> list[PaymentResult]:
+        """Wait until all of many payments have ended; return their results in input order.
+
+        Args and errors are those of `wait_many`.
+        """
+        results = self.wait_many(payments, max_wait=max_wait, ordered=True, progress=progress)
+        return [result async for result in results]
+
     # --- How
+
+    async def _check(self, item: str | Payment, calling: Callable[[bool], None]) -> Payment:
+        """Make one check of a bulk, whose permit may be long in coming."""
+        expected = expectation_of(item)
+        call = status_call(expected)
+        conclude = partial(_conclude_read, partial(read_payment, call, expected=expected))
+        seconds = min(self._options.timeout_seconds, _READ_ATTEMPT_SECONDS_MAX)
+
+        async def attempt() -> Payment:
+            await self._permit(call, Urgency.BULK, math.inf)
+            calling(True)
+            try:
+                key = self._keys.reading
+                return await self._exchange(call, key, conclude, seconds, Urgency.BULK)
+            finally:
+                calling(False)
+
+        observed = await repeat(
+            attempt,
+            worth_repeating=worth_repeating,
+            retries=self._options.retries,
+            deadline=math.inf,
+        )
+        return self._observe(observed)
 
     async def _prove_that_none_is_open(self, intent: Intent, deadline: float) -> None:
         """Refuse a second prompt beside a first one that may be open.
@@ -608,6 +764,13 @@ def _seconds(name: str, value: float, error: type[PayNexusError] = InvalidReques
         msg = f"{name} must be a number of seconds above 0 and at most {_SECONDS_MAX:,.0f} (a day)"
         raise error(msg)
     return float(value)
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        msg = f"{name} must be a whole number above 0"
+        raise ConfigurationError(msg)
+    return value
 
 
 def _retries(value: int) -> int:

@@ -13,14 +13,21 @@ from typing import Final
 
 import attrs
 
-from .exceptions import PaymentFailed, PaymentMismatchError, PaymentStillPending
+from .exceptions import (
+    PaymentFailed,
+    PaymentMismatchError,
+    PaymentStillPending,
+    PayNexusError,
+)
 from .phone import mask_phones, phones_agree
 from .status import Change, PaymentStatus, advance
 
 __all__ = [
     "APIResponse",
+    "BulkProgress",
     "Expectation",
     "Payment",
+    "PaymentResult",
     "PaymentRevision",
     "PaymentUpdate",
     "PhoneValidation",
@@ -321,3 +328,47 @@ class PaymentRevision(PaymentUpdate):
 
     Whoever acted on the earlier report has to act again: the customer has paid.
     """
+
+
+@attrs.frozen(kw_only=True)
+class PaymentResult:
+    """What became of one of many: a payment, or the error that stands in its place.
+
+    Attributes:
+        asked: what was asked for: a reference, a checkout request id, or a payment.
+        payment: where it stands; `None` if there is an error.
+        error: why that is not known; `None` if there is a payment.
+    """
+
+    asked: str | Payment
+    payment: Payment | None = None
+    error: PayNexusError | None = None
+
+    def unwrap(self) -> Payment:
+        """Return the payment.
+
+        Raises:
+            PayNexusError: the error, where there is one.
+        """
+        if self.payment is None:
+            raise self.error or PayNexusError("the result holds neither a payment nor an error")
+        return self.payment
+
+
+@attrs.frozen(kw_only=True)
+class BulkProgress:
+    """How far a bulk operation has come.
+
+    Attributes:
+        done: items with a result, of either kind.
+        failed: those among them that have an error.
+        total: all items; `None` if the iterable has no length.
+        per_second: results a second, since the start.
+        eta_seconds: until the last one at that rate; `None` if it cannot be told.
+    """
+
+    done: int
+    failed: int
+    total: int | None
+    per_second: float
+    eta_seconds: float | None

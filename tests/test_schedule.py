@@ -86,7 +86,7 @@ def test_a_faster_life_is_followed_faster():
 
 def test_the_table_is_made_once():
     """One client or a thousand: the same schedule shares it."""
-    assert module._table(Schedule(0.123)) is module._table(Schedule(0.123))
+    assert Schedule(0.123)._table is Schedule(0.123)._table
 
 
 @pytest.mark.parametrize("price", [0, -1, math.nan, math.inf])
