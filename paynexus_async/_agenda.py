@@ -73,7 +73,7 @@ class Agenda:
     async def _run(self) -> None:
         try:
             while self._heap:
-                done = self._do_what_is_due(anyio.current_time())
+                done = self._do_what_is_due(self._tasks.now())
                 if done == _AT_ONCE_MAX:
                     await anyio.lowlevel.checkpoint()
                 elif self._heap:

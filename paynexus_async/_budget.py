@@ -173,6 +173,7 @@ class Budget:
         initiating: Quota,
         reads_max: int,
         initiates_max: int,
+        now: Callable[[], float],
         agenda: Callable[[], Agenda],
     ) -> None:
         """Begin with nobody waiting.
@@ -182,10 +183,12 @@ class Budget:
             initiating: the quota of the key that initiates; the same object if it is the same key.
             reads_max: reads on their way at a time.
             initiates_max: initiates on their way at a time.
+            now: the event loop's clock.
             agenda: the client's, on the running event loop.
         """
         self._reads = _Lane(reading, reads_max)
         self._initiates = _Lane(initiating, initiates_max)
+        self._now = now
         self._agenda = agenda
         self.at = math.inf
 
@@ -195,7 +198,7 @@ class Budget:
         Raises:
             QuotaExhaustedError: if the quota allows no call before *deadline*.
         """
-        lane, now = self._lane(urgency), anyio.current_time()
+        lane, now = self._lane(urgency), self._now()
         ready_at = lane.quota.ready_at(now, urgency)
         if ready_at <= now and lane.free > 0 and lane.next_in_line(now) is None:
             lane.take(now)
@@ -221,7 +224,7 @@ class Budget:
 
         It withdraws by setting its `requested_at` to `None`.
         """
-        now = anyio.current_time()
+        now = self._now()
         self._reads.looks.add(look, now)
         self._serve(now)
 
@@ -233,7 +236,7 @@ class Budget:
             answer: what the answer's headers say; seconds to pause, after a 429.
             answered: whether there was an answer at all.
         """
-        lane, now = self._lane(urgency), anyio.current_time()
+        lane, now = self._lane(urgency), self._now()
         lane.free += 1
         if isinstance(answer, float):
             lane.quota.refused(now, answer)
@@ -248,7 +251,7 @@ class Budget:
         lane = self._lane(urgency)
         lane.free += 1
         lane.quota.give_back()
-        self._serve(anyio.current_time())
+        self._serve(self._now())
 
     def close(self) -> None:
         """Send away who waits."""

@@ -9,7 +9,6 @@ from collections import OrderedDict, deque
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
-import anyio
 import attrs
 
 from ._retry import Polling, RetryCallState, StopStrategy, WaitStrategy
@@ -273,7 +272,7 @@ class _Follower:
 
     def subscribe(self, subscription: _Subscription) -> None:
         """Let one more caller wait; the first one begins the poll."""
-        terms, now = subscription.terms, anyio.current_time()
+        terms, now = subscription.terms, self._group.now()
         self.subscriptions.append(subscription)
         self._group.agenda().put(subscription, terms.deadline)
         if self._poll is None:
@@ -370,12 +369,12 @@ class _Follower:
             if pause is None:
                 self.end(None)
             else:
-                self._look_by(anyio.current_time() + pause)
+                self._look_by(self._group.now() + pause)
 
     async def _ask(self) -> bool:
         self.attempts += 1
         seen_open_at = self.age_seen
-        self._looked_at = anyio.current_time()
+        self._looked_at = self._group.now()
         try:
             observed = await self._group.ask(self.expected)
         except APIError as error:
@@ -394,7 +393,7 @@ class _Follower:
         """Whether to go on after an error: after those that may pass by themselves."""
         if isinstance(error, NotFoundError) and self.initiated_at is not None:
             # A payment just initiated may not have reached the server's reading side yet.
-            age = anyio.current_time() - self.initiated_at
+            age = self._group.now() - self.initiated_at
             return age <= _NOT_FOUND_FORGIVEN_SECONDS
         return worth_repeating(error)
 
@@ -415,7 +414,7 @@ class _Follower:
         if terms.wait is not None:
             pause = terms.wait(state)
             return float(pause) if isinstance(pause, int | float) else pause.total_seconds()
-        now = anyio.current_time()
+        now = self._group.now()
         seconds = self._scheduled_seconds(now)
         # Whoever gives up acts on what was last seen: one more look just before, if it can tell
         # something new.
@@ -460,6 +459,7 @@ class Followers:
         self,
         *,
         ask: Callable[[Expectation], Awaitable[Payment]],
+        now: Callable[[], float],
         tasks: Callable[[], OwnedTasks],
         agenda: Callable[[], Agenda],
         budget: Budget,
@@ -471,6 +471,7 @@ class Followers:
 
         Args:
             ask: makes one status call, for which a permit is there.
+            now: the event loop's clock.
             tasks: the client's tasks on the running event loop.
             agenda: the client's agenda there.
             budget: gives each look its permit.
@@ -479,6 +480,7 @@ class Followers:
             learn: whether more is to be learned.
         """
         self.ask = ask
+        self.now = now
         self.tasks = tasks
         self.agenda = agenda
         self.budget = budget
@@ -494,7 +496,7 @@ class Followers:
 
     def observe(self, payment: Payment) -> Payment:
         """Merge an answer, from wherever it came, into what is known; return what holds."""
-        return self._follower(Expectation.of(payment)).observe(payment, anyio.current_time())
+        return self._follower(Expectation.of(payment)).observe(payment, self.now())
 
     def ended(self, after: float, by: float) -> None:
         """Learn that a payment ended between two ages."""
@@ -509,8 +511,8 @@ class Followers:
     def initiated(self, payment: Payment) -> None:
         """Note a payment that this client has just initiated."""
         follower = self._follower(Expectation.of(payment))
-        follower.initiated(anyio.current_time())
-        follower.observe(payment, anyio.current_time())
+        follower.initiated(self.now())
+        follower.observe(payment, self.now())
 
     async def wait(self, expected: Expectation, known: Payment | None, terms: Terms) -> Payment:
         """Wait until the payment has ended.
@@ -572,7 +574,7 @@ class Followers:
         follower.subscribe(subscription)
         try:
             if seen is not None:
-                subscription.end_if_settled(seen, anyio.current_time())
+                subscription.end_if_settled(seen, self.now())
                 yield PaymentUpdate(payment=seen, previous=None, attempts=attempts_before)
             while (update := await subscription.next()) is not None:
                 ended = update.payment.is_terminal
@@ -607,7 +609,7 @@ class Followers:
     def _meet(self, expected: Expectation, known: Payment | None) -> _Follower:
         follower = self._follower(expected)
         if known is not None and (follower.known is None or known.is_terminal):
-            follower.observe(known, anyio.current_time())
+            follower.observe(known, self.now())
         return follower
 
     def _follower(self, expected: Expectation) -> _Follower:

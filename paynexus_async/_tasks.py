@@ -19,7 +19,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["EventLoopToken", "OwnedTask", "OwnedTasks", "Signal", "current_token"]
+__all__ = ["EventLoopToken", "OwnedTask", "OwnedTasks", "Signal", "current_token", "is_asyncio"]
 
 
 class Signal:
@@ -45,7 +45,7 @@ class Signal:
         """Wait until it is set."""
         if self._is_set:
             return
-        if _is_asyncio():
+        if is_asyncio():
             future = asyncio.get_running_loop().create_future()
             self._wake = partial(_resolve, future)
             await future
@@ -87,6 +87,8 @@ class OwnedTasks:
 
     def __init__(self) -> None:
         """Own nothing yet."""
+        # Resolved once: to find out anew each time which event loop runs costs more than its clock.
+        self.now: Final[Callable[[], float]] = _clock()
         self._running: set[OwnedTask] = set()
         self._handles: Final[set[asyncio.Task[None]]] = set()
 
@@ -106,7 +108,7 @@ class OwnedTasks:
             finally:
                 self._running.discard(task)
 
-        if _is_asyncio():
+        if is_asyncio():
             # The loop keeps weak references only; without ours, a task may vanish half-way.
             handle = asyncio.get_running_loop().create_task(run())
             self._handles.add(handle)
@@ -139,5 +141,14 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _is_asyncio() -> bool:
+def _clock() -> Callable[[], float]:
+    if is_asyncio():
+        return asyncio.get_running_loop().time
+    import trio  # only where it is running already
+
+    return trio.current_time
+
+
+def is_asyncio() -> bool:
+    """Whether the running event loop is asyncio's."""
     return current_token().backend_class.__module__.endswith("_asyncio")

@@ -13,18 +13,24 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 import anyio
 import httpx
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from ._tasks import EventLoopToken, OwnedTasks, current_token
+from ._readers import CONNECTIONS_MAX as READER_CONNECTIONS_MAX
+from ._readers import NoAnswerError, open_reader
+from ._tasks import EventLoopToken, OwnedTasks, current_token, is_asyncio
 from ._version import __version__
 from ._wire import BODY_BYTES_MAX, Call, Secret, connection_error, oversized_error
 from .exceptions import APIError, ClientStateError, ConfigurationError
 from .models import APIResponse
+
+if TYPE_CHECKING:
+    from ._readers import Reader, TransportName
 
 __all__ = ["HTTPClient", "Transport"]
 
@@ -38,7 +44,8 @@ Conclude = Callable[[APIResponse | APIError], T]
 """Turns the end of an exchange into the caller's result, or raises. Runs exactly once, in the
 client's own task, whatever has become of the caller."""
 
-CONNECTIONS_MAX: Final = 10
+CONNECTIONS_MAX: Final = 10  # for reads
+INITIATES_MAX: Final = 10
 _CONNECT_SECONDS_MAX: Final = 10.0
 _BACKSTOP_SECONDS: Final = 1.0
 _FINISH_SECONDS: Final = 5.0
@@ -160,24 +167,35 @@ class Transport:
         base_url: str,
         http_client: HTTPClient | None,
         trust_env: bool,
+        reads_with: TransportName = "httpx",
     ) -> None:
         """Prepare; nothing is opened before the first exchange.
 
         Raises:
-            ConfigurationError: if *http_client* is not an async client.
+            ConfigurationError: if *http_client* is not an async client, or there is no such way
+                to read.
         """
         if http_client is not None and not _is_async_client(http_client):
             msg = f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}"
             raise ConfigurationError(msg)
         self._base_url = base_url
         self._ours = http_client is None
-        self._http = http_client or httpx.AsyncClient(
-            trust_env=trust_env,
-            limits=httpx.Limits(
-                max_connections=2 * CONNECTIONS_MAX,  # for reads, and for initiates
-                max_keepalive_connections=CONNECTIONS_MAX,
-            ),
+        limits = httpx.Limits(
+            max_connections=CONNECTIONS_MAX + INITIATES_MAX,
+            max_keepalive_connections=CONNECTIONS_MAX,
         )
+        # The pool itself, where nothing is to lie between it and us: no proxy, hook or cookie of
+        # anybody's. That saves the layers of a client.
+        self._pool: httpx.AsyncHTTPTransport | None = None
+        if http_client is not None:
+            self._http = http_client
+        elif trust_env:
+            self._http = httpx.AsyncClient(trust_env=True, limits=limits)
+        else:
+            self._pool = httpx.AsyncHTTPTransport(trust_env=False, limits=limits)
+        open_with = open_reader(reads_with)
+        self._open_reader = None if self._pool is None else open_with
+        self._reader: Reader | None = None
         self._closed = False
         self._loop: EventLoopToken | None = None
         self._tasks: OwnedTasks
@@ -188,7 +206,11 @@ class Transport:
 
         httpcore's queue slows down with every request in it: whoever calls keeps to this number.
         """
-        return CONNECTIONS_MAX
+        return CONNECTIONS_MAX if self._open_reader is None else READER_CONNECTIONS_MAX
+
+    def now(self) -> float:
+        """Tell the time of the event loop that the client is bound to."""
+        return self._tasks.now()
 
     def enter(self) -> OwnedTasks:
         """Bind to the running event loop, at the first use; return the client's tasks on it.
@@ -207,6 +229,8 @@ class Transport:
         if self._loop is None:
             self._loop = loop
             self._tasks = OwnedTasks()
+            if is_asyncio() and self._open_reader is not None:
+                self._reader = self._open_reader()
         if self._loop != loop:
             msg = (
                 "the client was first used in another event loop: nothing was sent; "
@@ -233,7 +257,9 @@ class Transport:
             What *conclude* makes of the answer or, without one, of the `APIError`.
         """
         tasks = self.enter()
-        exchange = _Exchange(call, conclude, deadline=anyio.current_time() + timeout_seconds)
+        if self._reader is not None and not call.moves_money:
+            return await self._read(self._reader, call, key, conclude, timeout_seconds, headers)
+        exchange = _Exchange(call, conclude, deadline=self.now() + timeout_seconds)
         scope = anyio.CancelScope(deadline=exchange.deadline)
         try:
             with scope:
@@ -256,7 +282,57 @@ class Transport:
         finally:
             if self._ours:
                 with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
-                    await self._http.aclose()
+                    await (self._pool or self._http).aclose()
+            if self._reader is not None:
+                with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                    await self._reader.aclose()
+
+    async def _read(
+        self,
+        reader: Reader,
+        call: Call,
+        key: Secret,
+        conclude: Conclude[T],
+        seconds: float,
+        headers: Mapping[str, str],
+    ) -> T:
+        """Read without httpx.
+
+        A caller who is cancelled takes the exchange with him: these pools survive that, and nothing
+        is lost with a read.
+        """
+        started = self.now()
+        answer: APIResponse | APIError | None = None
+        try:
+            status_code, told, body = await reader.read(
+                call.method,
+                self._base_url + call.path,
+                _headers(call, key, headers),
+                call.body,
+                seconds=max(seconds, 0.001),
+                bytes_max=BODY_BYTES_MAX,
+            )
+            answer = APIResponse(
+                status_code=status_code,
+                headers=told,
+                body=body[:BODY_BYTES_MAX],
+                elapsed_seconds=self.now() - started,
+            )
+            if len(body) > BODY_BYTES_MAX:
+                answer = oversized_error(call, answer)
+        except NoAnswerError as error:
+            reason = str(error).replace(key.reveal(), "[key]")
+            answer = connection_error(call, reason, never_sent=False, timed_out=error.timed_out)
+            answer.__cause__ = error
+        finally:
+            if answer is None:  # cancelled: the conclusion is drawn all the same
+                gone = connection_error(
+                    call, "the caller was cancelled", never_sent=False, timed_out=False
+                )
+                with suppress(APIError):
+                    conclude(gone)
+        _logger.debug("%s %s: %r", call.method, call.name, answer)
+        return conclude(answer)
 
     async def _run(self, exchange: _Exchange[T], key: Secret, headers: Mapping[str, str]) -> None:
         answer: APIResponse | APIError | None = None
@@ -275,32 +351,61 @@ class Transport:
     async def _round_trip(
         self, exchange: _Exchange[T], key: Secret, headers: Mapping[str, str]
     ) -> APIResponse:
-        started = anyio.current_time()
+        started = self.now()
         left = max(exchange.deadline - started, 0.001)
-        request = self._http.build_request(
-            exchange.call.method,
-            self._base_url + exchange.call.path,
-            content=exchange.call.body,
-            headers={
-                **({"Content-Type": "application/json"} if exchange.call.body else {}),
-                "Accept": "application/json",
-                "User-Agent": _USER_AGENT,
-                **headers,
-                "Accept-Encoding": "identity",
-                "X-API-Key": key.reveal(),
+        response = await self._send(
+            exchange.call,
+            _headers(exchange.call, key, headers),
+            {
+                "timeout": {
+                    "connect": min(left, _CONNECT_SECONDS_MAX),
+                    "read": left,
+                    "write": left,
+                    "pool": left,
+                },
+                "trace": exchange.trace,
             },
-            # A tuple, because an httpx2 client does not take httpx's class.
-            timeout=(min(left, _CONNECT_SECONDS_MAX), left, left, left),
-            extensions={"trace": exchange.trace},
         )
-        if type(request.stream) is httpx.ByteStream:  # pragma: no branch  # a successor has its own
-            request.stream = _Body(exchange.call.body or b"")
-        # `auth=None`: a challenge-response scheme of a borrowed client would send the body twice.
-        response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
         try:
             return await _read(exchange.call, response, started)
         finally:
             await response.aclose()
+
+    async def _send(
+        self, call: Call, headers: Mapping[str, str], extensions: dict[str, Any]
+    ) -> httpx.Response:
+        """Hand the request to the pool itself, or to a client that somebody has set up."""
+        url = self._base_url + call.path
+        if self._pool is not None:
+            request = httpx.Request(
+                call.method, url, headers=headers, content=call.body, extensions=extensions
+            )
+            request.stream = _Body(call.body or b"")
+            return await self._pool.handle_async_request(request)
+        request = self._http.build_request(
+            call.method,
+            url,
+            content=call.body,
+            headers=headers,
+            # A tuple, because an httpx2 client does not take httpx's class.
+            timeout=tuple(extensions["timeout"].values()),
+            extensions={"trace": extensions["trace"]},
+        )
+        if type(request.stream) is httpx.ByteStream:  # pragma: no branch  # a successor has its own
+            request.stream = _Body(call.body or b"")
+        # `auth=None`: a challenge-response scheme of a borrowed client would send the body twice.
+        return await self._http.send(request, stream=True, auth=None, follow_redirects=False)
+
+
+def _headers(call: Call, key: Secret, headers: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **({"Content-Type": "application/json"} if call.body else {}),
+        "Accept": "application/json",
+        "User-Agent": _USER_AGENT,
+        **headers,
+        "Accept-Encoding": "identity",
+        "X-API-Key": key.reveal(),
+    }
 
 
 class _Body(httpx.ByteStream):

@@ -13,7 +13,7 @@ import re
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from urllib.parse import urlsplit
 
 import attrs
@@ -495,13 +495,15 @@ def read_payment(
     except ValueError as error:
         _not_understood(call, response, str(error), error)
     expected.check(answered, strictly=strictly)
-    return attrs.evolve(
-        answered,
-        reference=answered.reference or expected.reference,
-        checkout_request_id=answered.checkout_request_id or expected.checkout_request_id,
-        amount=expected.amount if answered.amount is None else answered.amount,
-        phone=expected.phone or answered.phone,
-    )
+    completed: dict[str, Any] = {
+        "reference": answered.reference or expected.reference,
+        "checkout_request_id": answered.checkout_request_id or expected.checkout_request_id,
+        "amount": expected.amount if answered.amount is None else answered.amount,
+        "phone": expected.phone or answered.phone,
+    }
+    if all(getattr(answered, name) == value for name, value in completed.items()):
+        return answered
+    return attrs.evolve(answered, **completed)
 
 
 def read_phone(call: Call, response: APIResponse) -> PhoneValidation:
@@ -582,13 +584,16 @@ def _data(call: Call, response: APIResponse) -> Mapping[str, object]:
 
 
 def _decode(body: bytes) -> object:
-    document: object = json.loads(body, parse_float=Decimal, parse_constant=_no_constant)
+    document: object = _DECODER.decode(body.decode(json.detect_encoding(body)))
     return document
 
 
 def _no_constant(name: str) -> NoReturn:
     msg = f"{name} is not JSON"
     raise ValueError(msg)
+
+
+_DECODER: Final = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
 
 
 def _not_understood(

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-import anyio
 import attrs
 
 from ._agenda import Agenda
@@ -21,7 +20,7 @@ from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
 from ._quota import Plan, Quota, Urgency
 from ._retry import repeat
 from ._schedule import Schedule
-from ._transport import HTTPClient, Transport
+from ._transport import INITIATES_MAX, HTTPClient, Transport
 from ._wire import (
     Call,
     Intent,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
 
     from ._bulk import Items, OnProgress, Waiting
     from ._prompts import Prompt
+    from ._readers import TransportName
     from ._retry import StopStrategy, WaitStrategy
     from ._schedule import Patience
     from ._wire import Environment, RateLimits, Secret
@@ -116,6 +116,7 @@ class AsyncPayNexus:
         default_headers: Mapping[str, str] | None = None,
         http_client: HTTPClient | None = None,
         trust_env: bool = False,
+        transport: TransportName = "httpx",
         plan: str | Mapping[str, int] | Plan | None = None,
         patience: Patience | Schedule = "balanced",
         learn: bool = True,
@@ -136,6 +137,10 @@ class AsyncPayNexus:
             default_headers: sent with every request.
             http_client: used as it is, and never closed; for proxies, certificates, tests.
             trust_env: whether proxies and certificates named in the environment are used.
+            transport: what reads: `"httpx"`, or, on asyncio, the faster `"aiohttp"` or
+                `"pyreqwest"` (each an extra of that name), or `"auto"`, the fastest one installed.
+                Payments are always initiated with httpx, which can prove what did not leave; so is
+                everything with an *http_client*, with *trust_env*, and on trio.
             plan: the call quota of each key: `"trial"`, `"basic"`, `"professional"`,
                 `"enterprise"`, or its numbers, such as `{"minute": 60, "hour": 3600}`. Left out,
                 it is what the server's `X-RateLimit-*` headers say.
@@ -162,6 +167,7 @@ class AsyncPayNexus:
             base_url=check_base_url(BASE_URL if url is None else url),
             http_client=http_client,
             trust_env=trust_env,
+            reads_with=transport,
         )
         self._agenda: Agenda | None = None
         self._prompts = Prompts()
@@ -173,6 +179,7 @@ class AsyncPayNexus:
             raise ConfigurationError(str(error)) from None
         self._followers = Followers(
             ask=self._look,
+            now=self._transport.now,
             tasks=self._transport.enter,
             agenda=self._own_agenda,
             budget=self._budget,
@@ -305,9 +312,9 @@ class AsyncPayNexus:
             if first is not None:  # begun while this one waited
                 self._budget.give_back(Urgency.INITIATE)
                 raise refusal(first)
-            prompt = self._prompts.begin(intent, anyio.current_time())
+            prompt = self._prompts.begin(intent, self._transport.now())
             conclude = partial(self._conclude_initiate, prompt)
-            seconds = deadline - anyio.current_time()
+            seconds = deadline - self._transport.now()
             return await self._exchange(call, key, conclude, seconds, Urgency.INITIATE)
 
         return await repeat(
@@ -612,10 +619,10 @@ class AsyncPayNexus:
         first = self._prompts.open_like(intent)
         if first is None:
             return
-        is_old = anyio.current_time() - first.sent_at > PROMPT_LIFE_SECONDS
+        is_old = self._transport.now() - first.sent_at > PROMPT_LIFE_SECONDS
         if is_old and first.payment is not None:
             try:
-                await self._status(expectation_of(first.payment), deadline - anyio.current_time())
+                await self._status(expectation_of(first.payment), deadline - self._transport.now())
             except PayNexusError as error:
                 raise refusal(first) from error
             first = self._prompts.open_like(intent)
@@ -659,7 +666,7 @@ class AsyncPayNexus:
 
         async def attempt() -> T:
             await self._permit(call, Urgency.CALL, deadline)
-            seconds = min(deadline - anyio.current_time(), _READ_ATTEMPT_SECONDS_MAX)
+            seconds = min(deadline - self._transport.now(), _READ_ATTEMPT_SECONDS_MAX)
             return await self._exchange(call, self._keys.reading, conclude, seconds, Urgency.CALL)
 
         return await repeat(
@@ -717,7 +724,8 @@ class AsyncPayNexus:
             reading=reading,
             initiating=reading if is_one_key else Quota(plan),
             reads_max=self._transport.connections_max,
-            initiates_max=self._transport.connections_max,
+            initiates_max=INITIATES_MAX,
+            now=self._transport.now,
             agenda=self._own_agenda,
         )
 
@@ -729,7 +737,9 @@ class AsyncPayNexus:
     def _deadline(self, timeout: float | None) -> float:
         self._transport.enter()
         seconds = self._options.timeout_seconds
-        return anyio.current_time() + (seconds if timeout is None else _seconds("timeout", timeout))
+        return self._transport.now() + (
+            seconds if timeout is None else _seconds("timeout", timeout)
+        )
 
     def _terms(
         self,
@@ -740,7 +750,7 @@ class AsyncPayNexus:
     ) -> Terms:
         self._transport.enter()
         return Terms(
-            deadline=anyio.current_time() + _seconds("max_wait", max_wait),
+            deadline=self._transport.now() + _seconds("max_wait", max_wait),
             revisions_seconds=revisions_seconds,
             wait=wait,
             stop=stop,

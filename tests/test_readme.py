@@ -42,9 +42,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     monkeypatch.setenv("PAYNEXUS_SECRET_KEY", SECRET_KEY)
     monkeypatch.setenv("PAYNEXUS_PUBLIC_KEY", PUBLIC_KEY)
     monkeypatch.setattr(
-        httpx.AsyncClient,
-        "_init_transport",
-        lambda _, transport=None, **__: transport or httpx.ASGITransport(app=create_app(ledger)),
+        httpx, "AsyncHTTPTransport", lambda **_: httpx.ASGITransport(app=create_app(ledger))
     )
     return ledger
 

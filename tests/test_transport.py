@@ -407,11 +407,18 @@ async def test_a_closed_client_sends_nothing(server: FakeServer):
     assert server.requests == []
 
 
-async def test_our_own_pool_is_closed_with_the_client():
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_our_own_pool_is_closed_with_the_client(trust_env: bool, monkeypatch):
     """Never used, or used: it is ours."""
-    transport = Transport(base_url="https://x.example/api", http_client=None, trust_env=False)
+    closed = []
+
+    async def aclose(self: object) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "aclose", aclose)
+    transport = Transport(base_url="https://x.example/api", http_client=None, trust_env=trust_env)
     await transport.aclose()
-    assert transport._http.is_closed
+    assert closed
 
 
 @pytest.mark.parametrize("client", [httpx.Client(), object(), "https://proxy"])

@@ -1,0 +1,201 @@
+"""Faster ways to read than httpx: clients that others keep well, reached without httpx's objects.
+
+The only module that imports aiohttp or pyreqwest, and only when a client asks for one. They read
+and never initiate: neither can prove that a request did not leave.
+
+Both are asked for the same: no redirects, no decompression, no cookies, no proxies from the
+environment, certificates verified, a body of bounded size, one time limit over everything.
+"""
+
+from __future__ import annotations
+
+import importlib
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["NoAnswerError", "Reader", "TransportName", "open_reader"]
+
+TransportName = Literal["auto", "httpx", "aiohttp", "pyreqwest"]
+
+CONNECTIONS_MAX: Final = 100
+_CONNECT_SECONDS_MAX: Final = 10.0
+
+
+class NoAnswerError(Exception):
+    """No whole answer came.
+
+    Attributes:
+        timed_out: whether it was the time that ended.
+    """
+
+    def __init__(self, reason: str, *, timed_out: bool) -> None:
+        """Keep whether it was the time."""
+        super().__init__(reason)
+        self.timed_out = timed_out
+
+
+class Reader(Protocol):
+    """A way to read."""
+
+    async def read(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        seconds: float,
+        bytes_max: int,
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers by lower-case name, and the body, at most one byte too long.
+
+        Raises:
+            NoAnswerError: no whole answer within so many seconds.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        ...
+
+
+class _Aiohttp:
+    """aiohttp's pool."""
+
+    def __init__(self, aiohttp: Any) -> None:  # noqa: ANN401  # imported late, so untyped
+        self._aiohttp = aiohttp
+        self._session = aiohttp.ClientSession(
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def read(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        seconds: float,
+        bytes_max: int,
+    ) -> tuple[int, dict[str, str], bytes]:
+        aiohttp = self._aiohttp
+        limits = aiohttp.ClientTimeout(
+            total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS_MAX)
+        )
+        try:
+            async with self._session.request(
+                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
+            ) as response:
+                content = await response.content.read(bytes_max + 1)
+                while len(content) <= bytes_max and (chunk := await response.content.read(65536)):
+                    content += chunk
+                if len(content) > bytes_max:
+                    response.close()
+                lowered: dict[str, str] = {}
+                for name, value in response.headers.items():
+                    _add(lowered, name.lower(), value)
+                return response.status, lowered, content[: bytes_max + 1]
+        except TimeoutError as error:
+            raise NoAnswerError(_reason(error), timed_out=True) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NoAnswerError(_reason(error), timed_out=False) from error
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+
+class _Pyreqwest:
+    """pyreqwest's pool, in Rust."""
+
+    def __init__(self, pyreqwest: Any) -> None:  # noqa: ANN401
+        errors = importlib.import_module("pyreqwest.exceptions")
+        self._error: type[Exception] = errors.PyreqwestError
+        self._timeout: type[Exception] = errors.RequestTimeoutError
+        builder = pyreqwest.ClientBuilder().http1_only().no_proxy().follow_redirects(enable=False)
+        for encoding in (builder.gzip, builder.brotli, builder.zstd, builder.deflate):
+            builder = encoding(enable=False)
+        self._client = (
+            builder.max_connections(CONNECTIONS_MAX)
+            .connect_timeout(timedelta(seconds=_CONNECT_SECONDS_MAX))
+            .referer(enable=False)
+            .build()
+        )
+
+    async def read(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        seconds: float,
+        bytes_max: int,
+    ) -> tuple[int, dict[str, str], bytes]:
+        request = self._client.request(method, url).headers(headers)
+        if body is not None:
+            request = request.body_bytes(body)
+        request = request.timeout(timedelta(seconds=seconds))
+        try:
+            async with request.build_streamed() as response:
+                content = bytearray()
+                while (chunk := await response.body_reader.read(bytes_max + 1)) is not None:
+                    content += memoryview(chunk)
+                    if len(content) > bytes_max:
+                        break
+                lowered: dict[str, str] = {}
+                for name, value in response.headers.items():
+                    _add(lowered, name, value)
+                return response.status, lowered, bytes(content[: bytes_max + 1])
+        except self._timeout as error:
+            raise NoAnswerError(_reason(error), timed_out=True) from error
+        except self._error as error:
+            raise NoAnswerError(_reason(error), timed_out=False) from error
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+
+def _add(headers: dict[str, str], name: str, value: str) -> None:
+    headers[name] = f"{headers[name]}, {value}" if name in headers else value
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+_KINDS: Final = {"pyreqwest": ("pyreqwest.client", _Pyreqwest), "aiohttp": ("aiohttp", _Aiohttp)}
+"""The fastest first."""
+
+
+class _Opener(Protocol):
+    def __call__(self) -> Reader: ...
+
+
+def open_reader(name: TransportName) -> _Opener | None:
+    """Return what opens a reader inside a running asyncio loop; `None` for httpx.
+
+    Raises:
+        ConfigurationError: if there is no such transport, or it is not installed.
+    """
+    if name not in ("auto", "httpx", *_KINDS):
+        msg = f"transport must be one of auto, httpx, {', '.join(_KINDS)}, not {name!r}"
+        raise ConfigurationError(msg)
+    for kind, (module_name, reader) in _KINDS.items():
+        if name not in {kind, "auto"}:
+            continue
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError:
+            if name == kind:
+                msg = f"transport={kind!r} needs its extra: pip install 'paynexus-async[{kind}]'"
+                raise ConfigurationError(msg) from None
+        else:
+            return lambda reader=reader, module=module: reader(module)
+    return None
