@@ -21,7 +21,7 @@ from paynexus_async import (
     PaymentStillPending,
     PayNexusError,
 )
-from paynexus_async._transport import CONNECTIONS_MAX
+from paynexus_async._transport import _POOL_CONNECTIONS_MAX as CONNECTIONS_MAX
 
 from .fakes import CHECKOUT_ID, PUBLIC_KEY, SECRET_KEY, data, refusal
 

@@ -32,7 +32,7 @@ from paynexus_async import (
     PayNexusError,
     RateLimitError,
 )
-from paynexus_async._transport import CONNECTIONS_MAX
+from paynexus_async._transport import _POOL_CONNECTIONS_MAX, INITIATES_MAX
 
 from .fakes import (
     CHECKOUT_ID,
@@ -663,9 +663,9 @@ async def test_no_more_requests_enter_the_pool_than_there_are_connections(server
     http_client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
     paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY, http_client=http_client)
     async with paynexus, anyio.create_task_group() as group:
-        for _ in range(3 * CONNECTIONS_MAX):
+        for _ in range(3 * _POOL_CONNECTIONS_MAX):
             group.start_soon(paynexus.get_payment_status, REFERENCE)
-    assert inside == [0, CONNECTIONS_MAX]
+    assert inside == [0, _POOL_CONNECTIONS_MAX]
 
 
 async def test_waiting_for_a_connection_counts_against_the_time_limit(server: FakeServer):
@@ -673,13 +673,13 @@ async def test_waiting_for_a_connection_counts_against_the_time_limit(server: Fa
     server.latency_seconds = 100
     server.answers(initiated())
     async with server.client(max_retries=0) as paynexus, anyio.create_task_group() as group:
-        for n in range(CONNECTIONS_MAX):
+        for n in range(INITIATES_MAX):
             group.start_soon(unanswered, paynexus, n + 1)
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(APITimeoutError, match="no prompt was sent") as caught:
             await paynexus.initiate_payment(1000, PHONE, timeout=3)
         assert caught.value.never_sent
-        assert server.initiates == CONNECTIONS_MAX
+        assert server.initiates == INITIATES_MAX
 
 
 async def unanswered(paynexus: AsyncPayNexus, amount: int) -> None:

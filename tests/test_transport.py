@@ -416,9 +416,13 @@ async def test_our_own_pool_is_closed_with_the_client(trust_env: bool, monkeypat
         closed.append(self)
 
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "aclose", aclose)
-    transport = Transport(base_url="https://x.example/api", http_client=None, trust_env=trust_env)
-    await transport.aclose()
-    assert closed
+    for used in (True, False):
+        transport = Transport(base_url="http://127.0.0.1:1", http_client=None, trust_env=trust_env)
+        if used:
+            assert isinstance(await ask(transport), APIConnectionError)
+        await transport.aclose()
+        assert bool(closed) is (used or trust_env)
+        closed.clear()
 
 
 @pytest.mark.parametrize("client", [httpx.Client(), object(), "https://proxy"])

@@ -39,6 +39,12 @@ def client(server: HostileServer, **options: object) -> AsyncPayNexus:
     return AsyncPayNexus(SECRET_KEY, base_url=server.url, **{"timeout": TIMEOUT, **options})
 
 
+@pytest.fixture(params=["httpx", "aiohttp", "pyreqwest"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each way to read."""
+    return request.param
+
+
 def everything_said(error: BaseException) -> str:
     """The texts of an error and of all that it came from."""
     texts = []
@@ -50,11 +56,11 @@ def everything_said(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
-async def test_an_initiate_is_sent_once_and_judged_truly(name, caplog):
+async def test_an_initiate_is_sent_once_and_judged_truly(name, caplog, transport):
     """One POST; rejected, never sent, or unknown; in time; and the client is as good as before."""
     peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with HostileServer(BEHAVIOURS[name]) as server, caplog.at_level(logging.DEBUG):
-        async with client(server) as paynexus:
+        async with client(server, transport=transport) as paynexus:
             started = time.monotonic()
             with pytest.raises(PayNexusError) as caught:
                 await paynexus.initiate_payment(100, PHONE)
@@ -98,10 +104,10 @@ async def test_an_initiate_is_sent_once_and_judged_truly(name, caplog):
 
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
-async def test_a_read_ends_in_an_error_of_ours_and_in_time(name):
+async def test_a_read_ends_in_an_error_of_ours_and_in_time(name, transport):
     """Never one of httpx, httpcore, h11 or anyio."""
     with HostileServer(BEHAVIOURS[name]) as server:
-        async with client(server, max_retries=0) as paynexus:
+        async with client(server, transport=transport, max_retries=0) as paynexus:
             started = time.monotonic()
             if name in MISMATCHED or name == "no reference":
                 assert isinstance(await paynexus.get_payment_status("PNXABC123DEF"), Payment)
@@ -114,7 +120,7 @@ async def test_a_read_ends_in_an_error_of_ours_and_in_time(name):
 @pytest.mark.parametrize(
     "name", ["reset after the head", "truncate", "garbage", "HTML 500", "gzip bomb"]
 )
-async def test_a_read_recovers_when_the_server_does(name):
+async def test_a_read_recovers_when_the_server_does(name, transport):
     """The second attempt is answered."""
     with HostileServer(BEHAVIOURS[name]) as server:
 
@@ -123,7 +129,7 @@ async def test_a_read_recovers_when_the_server_does(name):
             BEHAVIOURS[name](connection)
 
         server.behaviour = once
-        async with client(server, timeout=10) as paynexus:
+        async with client(server, transport=transport, timeout=10) as paynexus:
             assert (await paynexus.get_payment_status("PNXABC123DEF")).status == "processing"
         assert len(server.heads) == 2
 
@@ -140,18 +146,18 @@ async def test_a_refused_connection_is_never_sent_and_tried_again():
             await paynexus.initiate_payment(100, PHONE)
 
 
-async def test_a_flood_is_cut_off_early():
+async def test_a_flood_is_cut_off_early(transport):
     """One MiB is read, not two hundred."""
     for name, limit in (("plain flood", 8 * MIB), ("gzip bomb", MIB)):
         with HostileServer(BEHAVIOURS[name]) as server:
-            async with client(server, max_retries=0, timeout=5) as paynexus:
+            async with client(server, transport=transport, max_retries=0, timeout=5) as paynexus:
                 with pytest.raises(APIResponseError) as caught:
                     await paynexus.get_payment_status("PNXABC123DEF")
                 assert caught.value.response is not None
                 assert len(caught.value.response.body) <= MIB <= limit
 
 
-async def test_cancelled_callers_leave_the_pool_whole():
+async def test_cancelled_callers_leave_the_pool_whole(transport):
     """Seven of ten are cancelled at a random moment; afterwards every place is free."""
     rng = random.Random(11)
 
@@ -160,7 +166,7 @@ async def test_cancelled_callers_leave_the_pool_whole():
         healthy(connection)
 
     with HostileServer(slow) as server:
-        async with client(server, timeout=30, max_retries=0) as paynexus:
+        async with client(server, transport=transport, timeout=30, max_retries=0) as paynexus:
 
             async def read(patience: float) -> None:
                 with anyio.move_on_after(patience):
