@@ -210,7 +210,7 @@ class Budget:
         self._serve(now)
         try:
             with anyio.CancelScope(deadline=deadline):
-                await ticket.signal.wait()
+                await ticket.signal
         except BaseException:
             if ticket.granted:
                 self.give_back(urgency)

@@ -113,7 +113,7 @@ class _Collector:
                 self._tell(now=True)
                 return None
             self._news = Signal()
-            await self._news.wait()
+            await self._news
         self._tell()
         self.held -= 1
         self._room.set()

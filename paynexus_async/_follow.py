@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from ._retry import Polling, RetryCallState, StopStrategy, WaitStrategy
+from ._retry import Poll, Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
 from ._tasks import Signal
 from ._wire import worth_repeating
@@ -68,7 +68,7 @@ class Terms:
 class _Subscription:
     """One caller's view of a payment being followed."""
 
-    __slots__ = ("_follower", "_settled", "_signal", "at", "ended", "error", "over", "terms")
+    __slots__ = ("_follower", "_settled", "at", "ended", "error", "over", "signal", "terms")
 
     def __init__(self, terms: Terms, follower: _Follower) -> None:
         self.terms = terms
@@ -78,7 +78,7 @@ class _Subscription:
         self.ended: Payment | None = None
         self._follower = follower
         self._settled = False
-        self._signal = Signal()
+        self.signal = Signal()
 
     def push(self, update: PaymentUpdate) -> None:
         """Tell the caller, who waits for the end only."""
@@ -88,7 +88,7 @@ class _Subscription:
     def end(self, error: Exception | None = None) -> None:
         """Tell the caller that nothing more comes."""
         self.over, self.error = True, error
-        self._signal.set()
+        self.signal.set()
 
     def end_if_settled(self, payment: Payment, now: float) -> None:
         """End when the payment has, and the time for late truth is over."""
@@ -105,16 +105,6 @@ class _Subscription:
         """End at the deadline."""
         self.end()
         self._follower.leave(self)
-
-    async def wait(self) -> None:
-        """Wait for the end.
-
-        Raises:
-            PayNexusError: whatever ended the following.
-        """
-        await self._signal.wait()
-        if self.error is not None:
-            raise self.error
 
 
 class _Told(_Subscription):
@@ -159,13 +149,13 @@ class _Watch(_Subscription):
     def push(self, update: PaymentUpdate) -> None:
         """Tell the caller."""
         self._updates.append(update)
-        self._signal.set()
+        self.signal.set()
 
     async def next(self) -> PaymentUpdate | None:
         """Wait for the next update; `None` after the last."""
         while not self._updates and not self.over:
-            self._signal = Signal()
-            await self._signal.wait()
+            self.signal = Signal()
+            await self.signal
         if self._updates:
             return self._updates.popleft()
         if self.error is not None:
@@ -198,14 +188,14 @@ class _Follower:
         self.attempts = 0
         self.last_error: APIError | None = None
         self.initiated_at: float | None = None
-        self.subscriptions: list[_Subscription] = []
+        self.subscriptions: tuple[_Subscription, ...] = ()
         self.at = math.inf  # its next look, in the agenda
         self.requested_at: float | None = None  # while that look waits for its permit
         self._group = group
         self._born_at: float | None = None
         self._looked_at: float | None = None
         self._is_looking = False
-        self._poll: RetryCallState | None = None
+        self._poll: Poll | None = None
 
     @property
     def is_followed(self) -> bool:
@@ -273,18 +263,17 @@ class _Follower:
     def subscribe(self, subscription: _Subscription) -> None:
         """Let one more caller wait; the first one begins the poll."""
         terms, now = subscription.terms, self._group.now()
-        self.subscriptions.append(subscription)
+        self.subscriptions += (subscription,)
         self._group.agenda().put(subscription, terms.deadline)
         if self._poll is None:
-            self._poll = self._group.polling.begin(self)
+            self._poll = Poll(now)
             self._group.keep(self)
         self._look_by(now + self._seconds_to_first_look(terms, now))
 
     def leave(self, subscription: _Subscription) -> None:
         """Let one caller go; the last one ends the poll."""
         self._group.agenda().drop(subscription)
-        if subscription in self.subscriptions:
-            self.subscriptions.remove(subscription)
+        self.subscriptions = tuple(s for s in self.subscriptions if s is not subscription)
         if not self.subscriptions:
             self._stop_polling()
 
@@ -297,7 +286,7 @@ class _Follower:
         for subscription in self.subscriptions:
             self._group.agenda().drop(subscription)
             subscription.end(error)
-        self.subscriptions = []
+        self.subscriptions = ()
         self._stop_polling()
 
     def _stop_polling(self) -> None:
@@ -319,7 +308,7 @@ class _Follower:
             subscription.end_if_settled(self.known, now)
             if subscription.over:
                 self._group.agenda().drop(subscription)
-        self.subscriptions = [s for s in self.subscriptions if not s.over]
+        self.subscriptions = tuple(s for s in self.subscriptions if not s.over)
         if not self.subscriptions:
             self._stop_polling()
 
@@ -362,7 +351,7 @@ class _Follower:
         if self._poll is None:  # everybody has left
             return
         try:
-            pause = await self._group.polling.after(self._poll, outcome)
+            pause = await self._group.polling.after(self, self._poll, outcome)
         except Exception as error:  # noqa: BLE001  # a caller's own strategy may raise anything
             self.end(error)
         else:
@@ -399,7 +388,7 @@ class _Follower:
 
     def stop(self, state: RetryCallState) -> bool:
         """Let go whoever's own strategy says so; return whether nobody is left."""
-        for subscription in tuple(self.subscriptions):
+        for subscription in self.subscriptions:
             if subscription.terms.stop is not None and subscription.terms.stop(state):
                 subscription.end()
                 self.leave(subscription)
@@ -528,9 +517,11 @@ class Followers:
         subscription = _Subscription(terms, follower)
         follower.subscribe(subscription)
         try:
-            await subscription.wait()
+            await subscription.signal
         finally:
             follower.leave(subscription)
+        if subscription.error is not None:
+            raise subscription.error
         if subscription.ended is None:
             raise follower.pending(attempts_before)
         return subscription.ended

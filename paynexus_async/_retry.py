@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
 import anyio
+import attrs
 from tenacity import (
     AsyncRetrying,
     DoSleep,
@@ -28,7 +29,7 @@ from tenacity import (
 
 from .exceptions import RateLimitError
 
-__all__ = ["Polling", "RetryCallState", "StopStrategy", "WaitStrategy", "repeat"]
+__all__ = ["Poll", "Polling", "RetryCallState", "StopStrategy", "WaitStrategy", "repeat"]
 
 T = TypeVar("T")
 Subject = TypeVar("Subject")
@@ -93,11 +94,27 @@ async def repeat(
     return await retrying(again)
 
 
+@attrs.define
+class Poll:
+    """What is kept of a poll between two looks.
+
+    Attributes:
+        started_at: on the event loop's clock.
+        attempts: looks so far.
+        idle_seconds: spent between them.
+    """
+
+    started_at: float
+    attempts: int = 0
+    idle_seconds: float = 0.0
+
+
 class Polling(Generic[Subject]):
     """One tenacity loop for any number of polls, none of which costs a task between two looks.
 
     `AsyncRetrying` is a state machine that its `__call__` drives from inside a coroutine. Here the
-    looks drive it: each poll is a `RetryCallState`, and after a look tenacity says what follows.
+    looks drive it: after each, a `RetryCallState` is made of what is kept of the poll, and tenacity
+    says what follows.
     """
 
     def __init__(
@@ -129,31 +146,29 @@ class Polling(Generic[Subject]):
             stop=lambda state: stop(subject(state), state),
             retry_error_callback=lambda _: None,
         )
-
-    def begin(self, subject: Subject) -> RetryCallState:
-        """Begin a poll, now."""
         self._retrying.begin()  # its statistics, which nobody reads
-        state = RetryCallState(self._retrying, None, (subject,), {})
-        state.start_time = anyio.current_time()
-        return state
 
-    async def after(self, state: RetryCallState, outcome: bool | BaseException) -> float | None:
+    async def after(
+        self, subject: Subject, poll: Poll, outcome: bool | BaseException
+    ) -> float | None:
         """Return the seconds until the next look, or `None` if there is none.
 
         Args:
-            state: the poll.
+            subject: whose poll it is.
+            poll: how far it has come; brought up to date.
             outcome: whether to go on, or the error that the look met.
 
         Raises:
             BaseException: the error, if it is not absorbed.
         """
+        state = RetryCallState(self._retrying, None, (subject,), {})
+        state.start_time, state.idle_for = poll.started_at, poll.idle_seconds
+        state.attempt_number = poll.attempts = poll.attempts + 1
         if isinstance(outcome, BaseException):
             state.set_exception((type(outcome), outcome, outcome.__traceback__))
         else:
             state.set_result(outcome)
         state.outcome_timestamp = anyio.current_time()
         following = await self._retrying.iter(state)
-        if not isinstance(following, DoSleep):
-            return None
-        state.prepare_for_next_attempt()
-        return float(following)
+        poll.idle_seconds = state.idle_for
+        return float(following) if isinstance(following, DoSleep) else None

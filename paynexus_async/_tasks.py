@@ -10,49 +10,47 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Generator
 
 __all__ = ["EventLoopToken", "OwnedTask", "OwnedTasks", "Signal", "current_token", "is_asyncio"]
 
 
 class Signal:
-    """Something that one task waits for, once.
+    """Something that one task awaits, once.
 
     An event of anyio's would do, at a kilobyte and a half each; a hundred thousand may wait.
     """
 
-    __slots__ = ("_is_set", "_wake")
+    __slots__ = ("_is_set", "_waiter")
 
     def __init__(self) -> None:
         """Begin unset."""
         self._is_set = False
-        self._wake: Callable[[], object] | None = None
+        self._waiter: asyncio.Future[None] | anyio.Event | None = None
 
     def set(self) -> None:
         """Wake the one who waits; nobody waits in vain from now on."""
         self._is_set = True
-        if self._wake is not None:
-            self._wake()
+        if isinstance(self._waiter, anyio.Event):
+            self._waiter.set()
+        elif self._waiter is not None and not self._waiter.done():  # done when cancelled
+            self._waiter.set_result(None)
 
-    async def wait(self) -> None:
+    def __await__(self) -> Generator[object, None, None]:
         """Wait until it is set."""
         if self._is_set:
-            return
+            return iter(())  # type: ignore[return-value]
         if is_asyncio():
-            future = asyncio.get_running_loop().create_future()
-            self._wake = partial(_resolve, future)
-            await future
-        else:
-            event = anyio.Event()
-            self._wake = event.set
-            await event.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            return self._waiter.__await__()
+        self._waiter = anyio.Event()
+        return self._waiter.wait().__await__()
 
 
 class OwnedTask:
@@ -134,11 +132,6 @@ class OwnedTasks:
             with anyio.CancelScope(shield=True):
                 for task in tuple(self._running):
                     await task.wait()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():  # cancelled, when its waiter was
-        future.set_result(None)
 
 
 def _clock() -> Callable[[], float]:
