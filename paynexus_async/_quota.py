@@ -145,6 +145,10 @@ class _Window:
         while self._buckets and self._buckets[0][0] <= now:
             self.used -= self._buckets.popleft()[1]
 
+    def seconds_to_more(self, now: float) -> float:
+        """Return how long what is left has to last: until the oldest call is forgotten."""
+        return self._buckets[0][0] - now if self._buckets else self.seconds
+
     def free_at(self, now: float, calls: int) -> float:
         """Return when so many calls fit beside those counted; infinite if only an answer tells."""
         excess = self.used + calls - self.limit
@@ -233,6 +237,8 @@ class Quota:
         gap = self._gap(now)
         if gap > 0:
             self._paced_until = max(self._paced_until, now) + gap
+            if self._told is not None:  # what is left then does not depend on now
+                self._paced_until = min(self._paced_until, self._told.resets_at)
 
     def answered(self, now: float, limits: RateLimits | None = None) -> None:
         """Count an answer; learn from what its headers say."""
@@ -306,7 +312,9 @@ class Quota:
             if window.seconds <= _PACED_SECONDS_MAX and not self._is_told(window):
                 left = window.limit - self._reserve(window.limit, Urgency.LOOK)
                 left -= window.used + in_flight
-                gaps.append(window.seconds / window.limit * _scarcity(left / window.limit))
+                evenly = window.seconds / window.limit
+                until_more = window.seconds_to_more(now) / max(left, 1)
+                gaps.append(max(evenly, until_more) * _scarcity(left / window.limit))
         told = self._told
         if told is not None:
             seconds = max(told.resets_at - now, 0.0)

@@ -1,0 +1,305 @@
+"""Who calls next: by urgency, by what a look is worth, and nobody never."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+
+from paynexus_async import ClientStateError, QuotaExhaustedError
+from paynexus_async._agenda import Agenda
+from paynexus_async._budget import STARVING_SECONDS, Budget
+from paynexus_async._quota import Plan, Quota, Urgency
+from paynexus_async._tasks import OwnedTasks
+
+from .fakes import CHECKOUT_ID, PHONE, REFERENCE, FakeServer, initiated, refusal, status
+
+pytestmark = pytest.mark.anyio
+
+
+class Look:
+    """A look that is worth what the test says."""
+
+    def __init__(self, name: str, worth: float, age: float, granted: list[str]) -> None:
+        self.requested_at: float | None = None
+        self.name = name
+        self.age_seen = age
+        self._worth = worth
+        self._granted = granted
+
+    def worth(self, now: float) -> float:
+        return self._worth
+
+    def permitted(self) -> None:
+        self._granted.append(self.name)
+
+
+class World:
+    """A budget by itself."""
+
+    def __init__(self, reads: int = 1, **plan: int) -> None:
+        self.tasks = OwnedTasks()
+        self.agenda = Agenda(self.tasks)
+        quota = Quota(Plan(**plan), reserves=False)
+        self.granted: list[str] = []
+        self.budget = Budget(
+            reading=quota,
+            initiating=quota,
+            reads_max=reads,
+            initiates_max=1,
+            now=self.tasks.now,
+            agenda=lambda: self.agenda,
+        )
+
+    def look(self, name: str, worth: float, age: float = 10.0) -> Look:
+        look = Look(name, worth, age, self.granted)
+        self.budget.request(look)
+        return look
+
+    async def call(self, name: str, urgency: Urgency, deadline: float = 1e9) -> None:
+        assert await self.budget.enter(urgency, deadline)
+        self.granted.append(name)
+
+    def done(self, urgency: Urgency = Urgency.CALL) -> None:
+        self.budget.leave(urgency, None, answered=True)
+
+
+async def test_the_more_urgent_goes_first():
+    """An initiate, a single call, the best look, a bulk check: in whatever order they came."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.call, "bulk", Urgency.BULK)
+        await anyio.wait_all_tasks_blocked()
+        world.look("dull", 1.0, age=2)
+        world.look("keen", 3.0, age=10)
+        world.look("fair", 2.0, age=50)
+        gone = world.look("gone", 9.0, age=90)
+        gone.requested_at = None
+        group.start_soon(world.call, "call", Urgency.CALL)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(world.call, "another", Urgency.CALL)
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(world.call, "initiate", Urgency.INITIATE)
+        for _ in range(6):
+            await anyio.wait_all_tasks_blocked()
+            world.done()
+    assert world.granted == ["first", "initiate", "call", "another", "keen", "fair", "dull", "bulk"]
+
+
+async def test_of_two_seen_at_the_same_age_the_one_seen_longer_ago_goes_first():
+    """It is worth more; only the first of a kind is compared with other kinds."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    for name in ("a", "b", "c"):
+        world.look(name, 1.0)
+    for _ in range(3):
+        world.done()
+    assert world.granted == ["first", "a", "b", "c"]
+
+
+async def test_nobody_starves():
+    """After half a minute a look or a check goes before all others, oldest first."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    async with anyio.create_task_group() as group:
+        world.look("worthless", 0.0, age=50)
+        await anyio.sleep(1)
+        group.start_soon(world.call, "bulk", Urgency.BULK)
+        await anyio.sleep(STARVING_SECONDS)
+        for n in range(3):
+            world.look(f"precious {n}", 9.0, age=5)
+        for _ in range(4):
+            world.done()
+            await anyio.wait_all_tasks_blocked()
+    assert world.granted == [
+        "first",
+        "worthless",
+        "bulk",
+        "precious 0",
+        "precious 1",
+    ]
+
+
+async def test_no_look_waits_longer_than_the_bound():
+    """With n waiting and r calls a second: 30 s + n / r."""
+    world = World(minute=60)
+    rate, count, waited = 1.0, 90, []
+
+    class Timed(Look):
+        def permitted(self) -> None:
+            waited.append(world.tasks.now() - self.at)
+            world.done(Urgency.LOOK)
+
+    for n in range(count):
+        look = Timed(str(n), float(n % 7), 3.0 * (n % 20), [])
+        look.at = world.tasks.now()
+        world.budget.request(look)
+    await anyio.sleep(300)
+    assert len(waited) == count
+    assert max(waited) <= STARVING_SECONDS + count / rate
+    await world.tasks.close(0)
+
+
+async def test_a_quota_that_is_spent_is_said_at_once():
+    """Nothing was sent; when it may be is said too."""
+    world = World(minute=2)
+    for name in ("a", "b"):
+        await world.call(name, Urgency.CALL)
+        world.done()
+    started = anyio.current_time()
+    with pytest.raises(QuotaExhaustedError, match=r"nothing was sent.*in 6[01] s") as caught:
+        await world.budget.enter(Urgency.CALL, started + 30)
+    assert anyio.current_time() == started
+    assert 60 <= caught.value.retry_after <= 61
+    assert await world.budget.enter(Urgency.CALL, started + 90)
+    assert 60 <= anyio.current_time() - started <= 61
+    await world.tasks.close(0)
+
+
+async def test_a_connection_that_does_not_become_free_ends_the_waiting():
+    """At the deadline; and whoever is cancelled leaves his place to the next."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    assert not await world.budget.enter(Urgency.CALL, anyio.current_time() + 5)
+    async with anyio.create_task_group() as group:
+        with anyio.move_on_after(1):
+            await world.budget.enter(Urgency.CALL, 1e9)
+        group.start_soon(world.call, "next", Urgency.CALL)
+        await anyio.wait_all_tasks_blocked()
+        world.done()
+    assert world.granted == ["first", "next"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing else cancels who is awake already
+async def test_a_permit_for_somebody_who_has_just_been_cancelled_goes_to_the_next(anyio_backend):
+    """It is given back, to the quota too."""
+    world = World(minute=2)
+    await world.call("first", Urgency.CALL)
+    cancelled = asyncio.create_task(world.call("cancelled", Urgency.CALL))
+    await anyio.wait_all_tasks_blocked()
+    world.done()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await world.call("next", Urgency.CALL)
+    assert world.granted == ["first", "next"]
+
+
+async def test_many_items_of_an_agenda_leave_others_their_turn():
+    """A hundred at a time; dropped ones are swept away."""
+    tasks = OwnedTasks()
+    agenda = Agenda(tasks)
+    done: list[float] = []
+
+    class Item:
+        at = float("inf")
+
+        def due(self, now: float) -> None:
+            done.append(now)
+
+    items = [Item() for _ in range(3_000)]
+    for n, item in enumerate(items):
+        agenda.put(item, tasks.now() + 1 + n % 2)
+    for item in items[:2_500]:
+        agenda.drop(item)
+        agenda.drop(item)
+    assert len(agenda._heap) <= 500 + 1_000
+    agenda.put(items[0], tasks.now() + 0.5)  # earlier than all that it sleeps for
+    turns = 0
+    await anyio.sleep(0.9)
+    assert len(done) == 1
+    agenda.put(items[1], tasks.now())
+    await anyio.sleep(0.1)
+    while len(done) < 502:
+        turns += 1
+        await anyio.sleep(0 if turns % 5 else 0.5)
+    assert turns >= 5
+    await anyio.sleep(1)
+    assert len(done) == 502
+    assert agenda._moved is None  # nothing to do: no task
+    await tasks.close(0)
+
+
+# --- Through the client
+
+
+async def test_a_429_pauses_everybody_once(server: FakeServer):
+    """The waits, the single calls and the bulk: and when it is over, one goes first."""
+    server.answers(refusal(429, headers={"Retry-After": "30"}), status("completed"))
+    async with server.client(max_retries=0) as paynexus, anyio.create_task_group() as group:
+        started = anyio.current_time()
+        group.start_soon(paynexus.wait_for_completion, REFERENCE)
+        await anyio.wait_all_tasks_blocked()
+
+        async def bulk() -> None:
+            assert [r.error async for r in paynexus.check_payments([REFERENCE, CHECKOUT_ID])]
+
+        group.start_soon(bulk)
+        with pytest.raises(QuotaExhaustedError) as caught:
+            await paynexus.get_payment_status(REFERENCE, timeout=10)
+        assert 0 < caught.value.retry_after <= 30
+        assert len(server.requests) == 1
+    assert all(moment - started >= 30 for moment in server.times[1:])
+
+
+async def test_the_headers_of_any_answer_teach_the_budget(server: FakeServer):
+    """Without a plan: the server's own word is enough."""
+    spent = {
+        "X-RateLimit-Limit": "60",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": "1769508000",
+        "Date": "Tue, 27 Jan 2026 09:59:30 GMT",
+    }
+    server.answers(refusal(404, headers=spent))
+    async with server.client() as paynexus:
+        with pytest.raises(Exception, match="404"):
+            await paynexus.get_payment_status(REFERENCE)
+        with pytest.raises(QuotaExhaustedError, match="in 31 s"):
+            await paynexus.get_payment_status(REFERENCE, timeout=5)
+        server.answers(initiated())  # with another key, which has its own quota
+        assert (await paynexus.initiate_payment(100, PHONE)).reference == REFERENCE
+
+
+async def test_with_one_key_a_spent_quota_refuses_an_initiate_before_it_is_sent(
+    server: FakeServer,
+):
+    """Nothing was sent, and the way is free for the next try."""
+    server.answers(initiated(), initiated(amount=200))
+    async with server.client(public_key=None, plan={"minute": 1}) as paynexus:
+        await paynexus.initiate_payment(100, PHONE)
+        with pytest.raises(QuotaExhaustedError, match="nothing was sent"):
+            await paynexus.initiate_payment(200, PHONE, timeout=5)
+        await anyio.sleep(61)
+        await paynexus.initiate_payment(200, PHONE)
+    assert server.initiates == 2
+
+
+async def test_closing_the_client_sends_away_who_waits_for_a_permit(server: FakeServer):
+    """At once, and says why."""
+    server.answers(status("processing"))
+    async with server.client(plan={"minute": 1}) as paynexus:
+        await paynexus.get_payment_status(REFERENCE)
+
+        async def one(timeout: float) -> None:
+            with pytest.raises(ClientStateError, match="closed"):
+                await paynexus.get_payment_status(REFERENCE, timeout=timeout)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, 100.0)
+            await anyio.sleep(1)
+            started = anyio.current_time()
+            await paynexus.aclose()
+        assert anyio.current_time() == started
+
+
+def test_patience_has_a_name_or_a_price() -> None:
+    """And nothing else."""
+    prices: list[Any] = ["eager", "balanced", "thrifty", 0.5, 2]
+    clients = [FakeServer().client(patience=price) for price in prices]
+    assert [c._followers.schedule.price for c in clients] == [0.1, 0.35, 1.0, 0.5, 2.0]
+    for wrong in ("slow", True, None, -1, float("nan")):
+        with pytest.raises(Exception, match=r"patience|price"):
+            FakeServer().client(patience=wrong)
