@@ -47,7 +47,7 @@ class _Source:
 
     def __init__(self, items: Items) -> None:
         self.total = len(items) if isinstance(items, Sized) else None
-        self._sync: Iterator[str | Payment] | None = None
+        self._sync: Iterator[str | Payment] = iter(())
         self._async: AsyncIterator[str | Payment] | None = None
         if isinstance(items, AsyncIterable):
             self._async = aiter(items)
@@ -58,10 +58,9 @@ class _Source:
 
     async def take(self) -> tuple[int, str | Payment] | None:
         """Return the next item and its number; `None` after the last one."""
-        item: str | Payment | None = None
-        if self._sync is not None:
+        if self._async is None:
             item = next(self._sync, None)
-        elif self._async is not None:
+        else:
             async with self._lock:
                 item = await anext(self._async, None)
         if item is None:

@@ -12,7 +12,7 @@ from paynexus_async import ClientStateError, QuotaExhaustedError
 from paynexus_async._agenda import Agenda
 from paynexus_async._budget import STARVING_SECONDS, Budget
 from paynexus_async._quota import Plan, Quota, Urgency
-from paynexus_async._tasks import OwnedTasks
+from paynexus_async._tasks import OwnedTasks, Signal
 
 from .fakes import CHECKOUT_ID, PHONE, REFERENCE, FakeServer, initiated, refusal, status
 
@@ -186,6 +186,14 @@ async def test_a_permit_for_somebody_who_has_just_been_cancelled_goes_to_the_nex
         await cancelled
     await world.call("next", Urgency.CALL)
     assert world.granted == ["first", "next"]
+
+
+async def test_a_signal_that_came_first_is_not_waited_for():
+    """Who comes late is not told twice."""
+    signal = Signal()
+    signal.set()
+    with anyio.fail_after(1):
+        await signal
 
 
 async def test_many_items_of_an_agenda_leave_others_their_turn():

@@ -188,6 +188,22 @@ async def test_an_iterable_that_fails_ends_the_bulk_with_its_error():
             [r async for r in paynexus.wait_many(broken())]
 
 
+async def test_leaving_a_bulk_early_stops_who_waits_for_the_next_item():
+    """An iterable may take for ever."""
+    server = Echo()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "PNX0"
+        await anyio.sleep_forever()
+
+    async with server.client() as paynexus:
+        async with aclosing(paynexus.check_payments(slow(), concurrency=3)) as results:
+            assert (await anext(results)).payment is not None
+        await anyio.wait_all_tasks_blocked()
+        assert not paynexus._transport.enter()._running
+    assert server.asked == ["PNX0"]
+
+
 async def test_closing_the_client_ends_a_bulk_with_an_error():
     """Not as if all had been asked."""
     server = Echo()

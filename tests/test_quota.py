@@ -142,6 +142,26 @@ def test_a_key_that_also_initiates_keeps_calls_back():
     assert quota.ready_at(1.0, INITIATE) > 1.0
 
 
+def test_the_reserve_of_a_full_window_needs_several_calls_to_be_forgotten():
+    """Not just the oldest one."""
+    quota = Quota(Plan(minute=20), reserves=True)
+    for second in range(20):
+        quota.take(float(second))
+        quota.answered(float(second))
+    assert quota.ready_at(20.0, INITIATE) == pytest.approx(60, abs=0.5)
+    assert quota.ready_at(20.0, CALL) == pytest.approx(62, abs=0.5)
+
+
+def test_a_month_is_not_paced():
+    """Only counted: a gap of minutes would serve nobody."""
+    quota = Quota(Plan(month=10_000))
+    quota.take(0.0)
+    quota.answered(0.0, RateLimits(limit=10_000, remaining=4_000, reset_seconds=1e6))
+    for _ in range(50):
+        assert quota.ready_at(0.0, LOOK) == 0.0
+        quota.take(0.0)
+
+
 def test_a_call_that_never_went_or_met_no_answer():
     """The one costs nothing; the other counts, because the server may have counted it."""
     quota = Quota(Plan(minute=1))
