@@ -304,14 +304,12 @@ def main() -> None:
                 ("three of ours", Ours(3)),
             ]
             print(
-                f"\n{model}: {plan}, {per_minute} calls and {per_minute_arrivals} customers a minute"
+                f"\n{model}: {plan}, {per_minute} calls, {per_minute_arrivals} customers a minute"
             )
             for way, follow in ways:
                 row = run(way, follow, per_minute, arrivals, ages)
-                print(
-                    f"  {row.way:20} {row.calls:6.1f} {row.refused:6} {row.mean:6.2f} {row.p95:6.2f}"
-                )
-    _ = json
+                figures = f"{row.calls:6.1f} {row.refused:6} {row.mean:6.2f} {row.p95:6.2f}"
+                print(f"  {row.way:20} {figures}")
 
 
 if __name__ == "__main__":

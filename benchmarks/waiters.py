@@ -19,7 +19,6 @@ import json
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
@@ -27,7 +26,12 @@ from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from typing import TYPE_CHECKING
+
 from paynexus_async import AsyncPayNexus, PayNexusError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 Figures = dict[str, float]
 
