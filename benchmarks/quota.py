@@ -1,15 +1,19 @@
 """One key, one quota, a whole shop: the client's budget beside the ways in which others poll.
 
-    python -m benchmarks.quota [--hours 1] [--seed 1] [--json]
+    python -m benchmarks.quota [--seed 1] [--json]
 
-An hour of virtual time for each plan and load. Customers arrive at random (Poisson), and each
-settles a prompt at an age drawn from a model: first the one that the schedule believes in, then
-another one that it does not (slower customers who come in bunches). The server is strict: fixed
-windows by the minute and by the hour, as the plan has them, `X-RateLimit-*` headers, 429 with
-`Retry-After`. "Delay" is the time from a payment's end to the moment its waiter knows.
+Hours of virtual time for each plan and load, each begun anew, so many that no plan's figures rest
+on a few customers. They arrive at random (Poisson), and each settles a prompt at an age drawn from
+a model: first the one that the schedule believes in, then another one that it does not (slower
+customers, who come in waves). The server is strict: fixed windows by the minute and by the hour, as
+the plan has them, `X-RateLimit-*` headers, 429 with `Retry-After`. "Delay" is the time from a
+payment's end to the moment its waiter knows.
 
 The client is the real one, over httpx, on a clock that jumps. The others are loops of a few lines
-against the same server. Exits with 1 if a bar is missed.
+against the same server. "Learned" has the `experience` of as many customers who came before. The
+best policy is found offline with knowledge of the distribution, the server's windows and the hour
+itself; the bound is what no policy can reach (`benchmarks.offline` says how). Every figure comes
+from the seed alone. Exits with 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -19,24 +23,55 @@ import asyncio
 import itertools
 import json
 import math
+import os
 import random
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import httpx
 import looptime
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import offline
+from benchmarks.report import Bar, Figure, Report, Table, progress
 from paynexus_async import AsyncPayNexus, PaymentStillPending
 
 EPOCH = 1_790_000_000.0
 LATENCY_SECONDS = 0.15
 GIVE_UP_SECONDS = 300.0
 
-LOADS = [("trial", 30, 6), ("basic", 60, 10), ("professional", 120, 20), ("enterprise", 300, 60)]
+
+@dataclass(frozen=True)
+class Shop:
+    """A plan, and the customers who meet it.
+
+    Attributes:
+        plan: its name.
+        per_minute: calls that the plan allows.
+        customers: who come in a minute, on average.
+        hours: simulated, one by one.
+    """
+
+    plan: str
+    per_minute: int
+    customers: float
+    hours: int
+
+
+SHOPS = [
+    Shop("trial", 30, 6, 8),
+    Shop("basic", 60, 10, 8),
+    Shop("professional", 120, 20, 4),
+    Shop("enterprise", 300, 60, 1),
+]
+LOADS = (1, 2, 4, 6, 8, 10, 12)
+"""Customers a minute on the basic plan, all below saturation."""
 BARS = {
     "trial": (3.4, 9.6),
     "basic": (2.3, 5.6),
@@ -118,7 +153,7 @@ class Server:
             "X-RateLimit-Limit": str(limit),
             "X-RateLimit-Remaining": str(max(left - 1, 0)),
             "X-RateLimit-Reset": str(math.ceil(EPOCH + ends_at)),
-            "Date": _http_date(EPOCH + now),
+            "Date": formatdate(EPOCH + now, usegmt=True),
         }
         if left > 0:
             return True, headers, 0.0
@@ -150,12 +185,6 @@ class Server:
             response = httpx.Response(200, json={"success": True, "data": data}, headers=headers)
         await asyncio.sleep(LATENCY_SECONDS / 2)
         return response
-
-
-def _http_date(moment: float) -> str:
-    from email.utils import formatdate
-
-    return formatdate(moment, usegmt=True)
 
 
 Follow = Callable[[Server, str, float], Awaitable[None]]
@@ -214,42 +243,75 @@ KEYS = {"secret_key": "sk_x", "public_key": "pk_x"}
 class Ours:
     """The client, or several of them on one key."""
 
-    def __init__(self, clients: int = 1, **options: object) -> None:
+    def __init__(self, clients: int = 1, **options: Any) -> None:  # noqa: ANN401  # the client's
         self._clients = clients
         self._options = options
-        self._made: list[AsyncPayNexus] = []
+        self.made: list[AsyncPayNexus] = []
         self._turn = itertools.count()
 
     async def __call__(self, server: Server, reference: str, age: float) -> None:
-        if not self._made:
+        if not self.made:
             http = httpx.AsyncClient(transport=httpx.MockTransport(server.handle))
-            self._made = [
-                AsyncPayNexus(http_client=http, **{**KEYS, **self._options})
-                for _ in range(self._clients)
-            ]
-        client = self._made[next(self._turn) % self._clients]
+            options = {**KEYS, **self._options}
+            self.made = [AsyncPayNexus(http_client=http, **options) for _ in range(self._clients)]
+        client = self.made[next(self._turn) % self._clients]
         phone = f"2547{int(reference[3:]):08d}"
         payment = await client.initiate_payment(1, phone, f"{reference} {age}")
         try:
             await client.wait_for_completion(payment, max_wait=GIVE_UP_SECONDS)
         except PaymentStillPending:
-            print("still pending", reference)
+            progress(f"{reference} was still pending after {GIVE_UP_SECONDS:.0f} s")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way's figures."""
+class Model:
+    """How customers behave."""
 
-    way: str
-    payments: int
-    calls: float
+    name: str
+    age: Callable[[random.Random], float]
+    arrivals: Callable[[random.Random, float, float], list[float]]
+
+    def crowd(self, shop: Shop, seed: int) -> tuple[list[float], list[float]]:
+        """Draw when the customers of one hour come, and how long each takes."""
+        rng = random.Random(seed)
+        arrivals = self.arrivals(rng, shop.customers, 3600)
+        return arrivals, [self.age(rng) for _ in arrivals]
+
+
+BELIEVED = Model("as the schedule believes", believed, steady)
+OTHER = Model("slower, and in waves", other, bunched)
+
+
+@dataclass
+class Outcome:
+    """How one way has served a shop."""
+
+    calls: int
     refused: int
-    mean: float
-    p95: float
+    delays: list[float]
+    experience: dict[str, object] | None = None
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(
+            self.calls + other.calls, self.refused + other.refused, self.delays + other.delays
+        )
+
+    @property
+    def calls_each(self) -> float:
+        return self.calls / len(self.delays)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.delays) / len(self.delays)
+
+    @property
+    def p95(self) -> float:
+        return sorted(self.delays)[int(0.95 * len(self.delays))]
 
 
-def run(way: str, follow: Follow, per_minute: int, arrivals: list[float], ages: list[float]) -> Row:
-    """Let one way meet an hour of customers."""
+def serve(follow: Follow, per_minute: int, arrivals: list[float], ages: list[float]) -> Outcome:
+    """Let one way meet its customers."""
+    random.seed(len(ages))  # of the client's jitter
     delays: list[float] = []
 
     async def main() -> Server:
@@ -268,49 +330,182 @@ def run(way: str, follow: Follow, per_minute: int, arrivals: list[float], ages: 
 
     with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
         server = runner.run(main())
-    delays.sort()
-    return Row(
-        way,
-        len(ages),
-        server.calls / len(ages),
-        server.refused,
-        sum(delays) / len(delays),
-        delays[int(0.95 * len(delays))],
-    )
+    experience = follow.made[0].experience if isinstance(follow, Ours) else None
+    return Outcome(server.calls, server.refused, delays, experience)
 
 
-def main() -> None:
+def ways_of(shop: Shop) -> dict[str, Callable[[], Follow]]:
+    """All ways, each made anew."""
+    return {
+        "every 3 s": lambda: naive,
+        "exponential": lambda: exponential,
+        "round robin": RoundRobin,
+        "paynexus-async": Ours,
+        "… plan named": lambda: Ours(plan=shop.plan),
+        "… three clients": lambda: Ours(3),
+        "… one key": lambda: Ours(public_key=None),
+    }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way in one shop, for one hour, which its seed draws."""
+
+    model: Model
+    shop: Shop
+    way: str
+    seed: int
+
+    def measure(self) -> Outcome:
+        """Serve the hour; in a process of its own."""
+        crowd = self.model.crowd(self.shop, self.seed)
+        if self.way != LEARNED:
+            return serve(ways_of(self.shop)[self.way](), self.shop.per_minute, *crowd)
+        before = Outcome(0, 0, [])
+        for hour in range(self.shop.hours):  # as many customers as the figures have
+            earlier = self.model.crowd(self.shop, 1_000 + self.seed + hour)
+            known = before.experience
+            before = serve(Ours(experience=known), self.shop.per_minute, *earlier)
+        return serve(Ours(experience=before.experience), self.shop.per_minute, *crowd)
+
+
+@dataclass(frozen=True)
+class Offline:
+    """What is possible in all hours of one shop."""
+
+    model: Model
+    shop: Shop
+    seed: int
+
+    def measure(self) -> tuple[offline.Found, float]:
+        """Return the best policy, and the bound; in a process of their own."""
+        sample = random.Random(-1)
+        survival = offline.survival_of([self.model.age(sample) for _ in range(200_000)])
+        hours = [
+            offline.Hour(
+                self.shop.per_minute,
+                *self.model.crowd(self.shop, self.seed + hour),
+                latency=LATENCY_SECONDS,
+            )
+            for hour in range(self.shop.hours)
+        ]
+        customers = [len(hour.arrivals) for hour in hours]
+        bounds = [offline.lower_bound(hour, survival) for hour in hours]
+        bound = sum(b * n for b, n in zip(bounds, customers, strict=True)) / sum(customers)
+        return offline.best_policy(hours, survival), bound
+
+
+LEARNED = "… learned"
+SWEPT = ("every 3 s", "paynexus-async", "… three clients")
+
+
+def _measured(cell: Cell | Offline) -> Outcome | tuple[offline.Found, float]:
+    progress(" ".join(map(str, (cell.model.name, cell.shop, getattr(cell, "way", "offline")))))
+    return cell.measure()
+
+
+def main() -> int:
     """Run all, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    for model, ages_of, arrivals_of in (
-        ("as believed", believed, steady),
-        ("another", other, bunched),
-    ):
-        for plan, per_minute, per_minute_arrivals in LOADS:
-            rng = random.Random(options.seed)
-            arrivals = arrivals_of(rng, per_minute_arrivals, options.hours * 3600)
-            ages = [ages_of(rng) for _ in arrivals]
-            ways: list[tuple[str, Follow]] = [
-                ("naive 3 s", naive),
-                ("exponential", exponential),
-                ("round robin", RoundRobin()),
-                ("ours, plan unknown", Ours()),
-                ("ours, plan named", Ours(plan=plan)),
-                ("ours, one key", Ours(public_key=None)),
-                ("three of ours", Ours(3)),
+    seed = options.seed
+    bounds = [Offline(model, shop, seed) for model in (BELIEVED, OTHER) for shop in SHOPS]
+    cells = [
+        Cell(model, shop, way, seed + hour)
+        for model in (BELIEVED, OTHER)
+        for shop in SHOPS
+        for way in (*ways_of(shop), LEARNED)
+        for hour in range(shop.hours)
+    ]
+    swept = [
+        Cell(BELIEVED, Shop("basic", 60, load, 2), way, seed + hour)
+        for load in LOADS
+        for way in SWEPT
+        for hour in range(2)
+    ]
+    # The slowest first, so that no core idles at the end.
+    todo: list[Cell | Offline] = [
+        *reversed(bounds),
+        *sorted(cells + swept, key=lambda cell: -cell.shop.customers),
+    ]
+    found: dict[tuple[Model, Shop], dict[str, Outcome]] = {}
+    best: dict[tuple[Model, Shop], tuple[offline.Found, float]] = {}
+    with ProcessPoolExecutor(os.cpu_count()) as processes:
+        for cell, outcome in zip(todo, processes.map(_measured, todo), strict=True):
+            where = cell.model, cell.shop
+            if isinstance(outcome, tuple):
+                best[where] = outcome
+            elif isinstance(cell, Cell):
+                ways = found.setdefault(where, {})
+                ways[cell.way] = ways.get(cell.way, Outcome(0, 0, [])) + outcome
+    report = Report("quota")
+    for model in (BELIEVED, OTHER):
+        for shop in SHOPS:
+            _add_shop(report, model, shop, found[model, shop], *best[model, shop])
+    _add_loads(report, [(c.shop, found[BELIEVED, c.shop]) for c in swept[:: 2 * len(SWEPT)]])
+    return report.finish(as_json=options.json)
+
+
+def _add_shop(
+    report: Report,
+    model: Model,
+    shop: Shop,
+    found: dict[str, Outcome],
+    best: offline.Found,
+    bound: float,
+) -> None:
+    rows: list[list[Figure]] = [
+        [way, found[way].calls_each, found[way].refused, *_delays(found[way], best.mean)]
+        for way in (*ways_of(shop), LEARNED)
+    ]
+    rows += [
+        [f"best, offline: {best.policy}", best.calls, 0, best.mean, best.p95, 1.0],
+        ["a bound for any policy", None, 0, bound, None, bound / best.mean],
+    ]
+    customers = len(found[LEARNED].delays)
+    name = f"{shop.plan}, {shop.per_minute} calls and {shop.customers:.0f} customers a minute"
+    columns = ["way", "calls a payment", "429s", "mean delay s", "95% within s", "x best"]
+    report.tables.append(Table(f"{name}: {customers:,} customers, {model.name}", columns, rows))
+
+    refused = sum(one.refused for way, one in found.items() if _is_ours(way))
+    report.bars.append(Bar(f"{shop.plan}, {model.name}: all our 429s", refused, 0))
+    if model is BELIEVED:
+        mean, p95 = BARS[shop.plan]
+        for way in ("paynexus-async", "… plan named"):
+            report.bars += [
+                Bar(f"{shop.plan}, {way}: mean delay, seconds", found[way].mean, mean),
+                Bar(f"{shop.plan}, {way}: 95% know within, seconds", found[way].p95, p95),
             ]
-            print(
-                f"\n{model}: {plan}, {per_minute} calls, {per_minute_arrivals} customers a minute"
-            )
-            for way, follow in ways:
-                row = run(way, follow, per_minute, arrivals, ages)
-                figures = f"{row.calls:6.1f} {row.refused:6} {row.mean:6.2f} {row.p95:6.2f}"
-                print(f"  {row.way:20} {figures}")
+    knowing = "paynexus-async" if model is BELIEVED else LEARNED
+    words = f"{shop.plan}, {model.name}: {knowing}, mean delay beside the best"
+    report.bars.append(Bar(words, found[knowing].mean / best.mean, 1.15))
+
+
+def _delays(outcome: Outcome, best: float) -> list[float]:
+    return [outcome.mean, outcome.p95, outcome.mean / best]
+
+
+def _is_ours(way: str) -> bool:
+    return way == "paynexus-async" or way.startswith("…")
+
+
+def _add_loads(report: Report, found: list[tuple[Shop, dict[str, Outcome]]]) -> None:
+    rows: list[list[Figure]] = []
+    for shop, ways in found:
+        row: list[Figure] = [f"{shop.customers} a minute"]
+        for way in SWEPT:
+            row += [ways[way].refused, ways[way].mean, ways[way].p95]
+        rows.append(row)
+        refused = sum(one.refused for way, one in ways.items() if _is_ours(way))
+        report.bars.append(Bar(f"basic, {shop.customers} customers a minute: our 429s", refused, 0))
+    columns = ["customers"]
+    for words in ("3 s", "ours", "three of ours"):
+        columns += [f"{words}: 429s", "mean s", "95% s"]
+    title = f"basic, 60 calls a minute, {BELIEVED.name}: from idle to saturation"
+    report.tables.append(Table(title, columns, rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

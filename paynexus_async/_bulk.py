@@ -58,12 +58,13 @@ class _Source:
 
     async def take(self) -> tuple[int, str | Payment] | None:
         """Return the next item and its number; `None` after the last one."""
-        if self._async is None:
-            item = next(self._sync, None)
-        else:
-            async with self._lock:
-                item = await anext(self._async, None)
-        if item is None:
+        try:  # not a default that means the end: `None` is an item too, if a wrong one
+            if self._async is None:
+                item = next(self._sync)
+            else:
+                async with self._lock:
+                    item = await anext(self._async)
+        except (StopIteration, StopAsyncIteration):
             return None
         self._taken += 1
         return self._taken - 1, item

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from ._quota import Urgency
 from ._retry import Poll, Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
 from ._tasks import Signal
@@ -341,6 +342,10 @@ class _Follower:
         self._group.tasks().start(self._look)
 
     async def _look(self) -> None:
+        if self._poll is None:  # everybody left before this task had its first turn
+            self._is_looking = False
+            self._group.budget.give_back(Urgency.LOOK)
+            return
         outcome: bool | Exception
         try:
             outcome = await self._ask()

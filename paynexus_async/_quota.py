@@ -5,8 +5,8 @@ minute, hour, day and month. The server's `X-RateLimit-*` headers, which are the
 window and the only sign of other processes on the same key. And a 429, which ends all calling until
 the time it states.
 
-Inside these bounds background calls are paced: half of a window is free to use at once, and the
-less is left of it, the wider the gaps become, until they are those that last for ever. So a burst
+Inside these bounds background calls are paced: at a window's beginning they may go half as fast
+again as would last for ever, and the less is left of it, the wider the gaps become. So a burst
 never leaves a customer who comes later without a call.
 
 Pure: the time comes in as an argument, in seconds on any clock that does not go back.
@@ -33,7 +33,7 @@ _DAY: Final = 86_400.0
 _MONTH: Final = 30 * _DAY
 
 _PACED_SECONDS_MAX: Final = _HOUR  # longer windows only end: a gap of minutes serves nobody
-_FREE_SHARE: Final = 2.0
+_FREE_SHARE: Final = 3.0  # of a minute's calls: with that many left nothing would be paced
 _RESERVE_SHARE: Final = 0.1  # for payments that begin, where they share the key
 _BUCKETS: Final = 240  # in a window; its calls are forgotten so much of it too late
 _CATCH_UP_SECONDS: Final = 0.02  # a timer that comes late loses no call
@@ -314,7 +314,9 @@ class Quota:
                 left -= window.used + in_flight
                 evenly = window.seconds / window.limit
                 until_more = window.seconds_to_more(now) / max(left, 1)
-                gaps.append(max(evenly, until_more) * _scarcity(left / window.limit))
+                # What an hour has left is plenty while it is some minutes' worth.
+                minutes_worth = left * evenly / _MINUTE
+                gaps.append(max(evenly, until_more) * _scarcity(minutes_worth))
         told = self._told
         if told is not None:
             seconds = max(told.resets_at - now, 0.0)

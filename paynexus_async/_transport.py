@@ -208,6 +208,11 @@ class Transport:
         """
         return _POOL_CONNECTIONS_MAX if self._lanes is None else CONNECTIONS_MAX
 
+    @property
+    def initiates_max(self) -> int:
+        """How many initiates may be under way."""
+        return INITIATES_MAX
+
     def now(self) -> float:
         """Tell the time of the event loop that the client is bound to."""
         return self._tasks.now()

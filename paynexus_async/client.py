@@ -20,7 +20,6 @@ from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
 from ._quota import Plan, Quota, Urgency
 from ._retry import repeat
 from ._schedule import Schedule
-from ._transport import INITIATES_MAX, HTTPClient, Transport
 from ._wire import (
     Call,
     Intent,
@@ -66,6 +65,7 @@ if TYPE_CHECKING:
     from ._readers import TransportName
     from ._retry import StopStrategy, WaitStrategy
     from ._schedule import Patience
+    from ._transport import HTTPClient
     from ._wire import Environment, RateLimits, Secret
 
 __all__ = ["AsyncPayNexus"]
@@ -145,7 +145,7 @@ class AsyncPayNexus:
                 `"enterprise"`, or its numbers, such as `{"minute": 60, "hour": 3600}`. Left out,
                 it is what the server's `X-RateLimit-*` headers say.
             patience: what one call may cost while there is quota to spare: `"eager"` (0.1 seconds
-                of delay), `"balanced"` (0.35), `"thrifty"` (1), another number of seconds, or a
+                of delay), `"balanced"` (0.25), `"thrifty"` (1), another number of seconds, or a
                 `Schedule`.
             learn: whether the client learns from its payments how long customers take.
             experience: what a client learned before: the value of its `experience`.
@@ -154,6 +154,8 @@ class AsyncPayNexus:
             ConfigurationError: a key is missing, blank, malformed or the other one, the URL is not
                 https, or an option is out of range. The message never holds a key.
         """
+        from ._transport import Transport  # httpx is most of the import: when there is a client
+
         self._keys = Keys.of(
             _given(secret_key, "PAYNEXUS_SECRET_KEY"), _given(public_key, "PAYNEXUS_PUBLIC_KEY")
         )
@@ -724,7 +726,7 @@ class AsyncPayNexus:
             reading=reading,
             initiating=reading if is_one_key else Quota(plan),
             reads_max=self._transport.connections_max,
-            initiates_max=INITIATES_MAX,
+            initiates_max=self._transport.initiates_max,
             now=self._transport.now,
             agenda=self._own_agenda,
         )

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import phonenumbers
-
 from .exceptions import InvalidRequestError
 
 __all__ = ["mask_phones", "normalize_phone", "phones_agree"]
@@ -33,6 +31,8 @@ def normalize_phone(phone: str) -> str:
     Raises:
         InvalidRequestError: if it is not a Kenyan mobile number. The message does not repeat it.
     """
+    import phonenumbers  # as slow to import as a fifth of the package: when there is a number
+
     if not isinstance(phone, str):
         msg = f"phone must be a string such as '0746990866', not {type(phone).__name__}"
         raise InvalidRequestError(msg)

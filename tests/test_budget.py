@@ -307,7 +307,7 @@ def test_patience_has_a_name_or_a_price() -> None:
     """And nothing else."""
     prices: list[Any] = ["eager", "balanced", "thrifty", 0.5, 2]
     clients = [FakeServer().client(patience=price) for price in prices]
-    assert [c._followers.schedule.price for c in clients] == [0.1, 0.35, 1.0, 0.5, 2.0]
+    assert [c._followers.schedule.price for c in clients] == [0.1, 0.25, 1.0, 0.5, 2.0]
     for wrong in ("slow", True, None, -1, float("nan")):
         with pytest.raises(Exception, match=r"patience|price"):
             FakeServer().client(patience=wrong)

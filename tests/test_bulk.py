@@ -119,6 +119,22 @@ async def test_one_items_error_is_its_own():
         PaymentResult(asked="x").unwrap()
 
 
+async def test_an_item_that_is_nothing_is_an_error_and_not_the_end():
+    """A row of a table may lack its reference."""
+    server = Echo()
+    items: list[Any] = ["PNX000000", None, 7, "PNX000001"]
+
+    async def trickle() -> AsyncIterator[Any]:
+        for item in items:
+            yield item
+
+    async with server.client() as paynexus:
+        for source in (items, trickle()):
+            results = [r async for r in paynexus.check_payments(source, ordered=True)]
+            assert [r.asked for r in results] == items
+            assert [isinstance(r.error, InvalidRequestError) for r in results] == [0, 1, 1, 0]
+
+
 async def test_an_endless_iterable_is_taken_from_only_as_needed():
     """And closing early stops everything: nothing more is sent, nobody stays behind."""
     server = Echo()

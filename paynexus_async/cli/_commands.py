@@ -31,7 +31,6 @@ from ._report import JsonReport, PlainReport, Report
 __all__ = ["app", "run"]
 
 SANDBOX_PORT: Final = 8765
-_STATUS_CALLS_AT_ONCE: Final = 5
 _MAX_WAIT_SECONDS: Final = 86_400
 
 _EPILOGUE: Final = """\
@@ -245,32 +244,15 @@ async def _follow(
 async def _status(
     references: Sequence[str], common: Common, paynexus: AsyncPayNexus, journey: _Journey
 ) -> Exit:
-    answers: dict[int, Payment | PayNexusError] = {}
-    places = anyio.CapacityLimiter(_STATUS_CALLS_AT_ONCE)
-
-    async def ask(index: int) -> None:
-        ask_for = (
-            paynexus.get_payment_status_by_checkout_id
-            if references[index].startswith("ws_CO_")
-            else paynexus.get_payment_status
-        )
-        async with places:
-            try:
-                answers[index] = await ask_for(references[index])
-            except PayNexusError as error:
-                answers[index] = error
-
-    async with anyio.create_task_group() as group:
-        for index in range(len(references)):
-            group.start_soon(ask, index)
     codes = [Exit.COMPLETED]
-    for _, answer in sorted(answers.items()):  # as they were asked for
-        if isinstance(answer, Payment):
-            codes.append(exit_of_payment(answer))
-            journey.report.listed(answer, codes[-1])
+    async for result in paynexus.check_payments(references, ordered=True):
+        if result.error is None:
+            payment = result.unwrap()
+            codes.append(exit_of_payment(payment))
+            journey.report.listed(payment, codes[-1])
         else:
-            codes.append(exit_of_error(answer))
-            journey.report.error(answer, codes[-1], _hint(answer, common))
+            codes.append(exit_of_error(result.error))
+            journey.report.error(result.error, codes[-1], _hint(result.error, common))
     return max(codes)
 
 
