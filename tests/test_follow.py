@@ -17,6 +17,7 @@ from paynexus_async import (
     AsyncPayNexus,
     AuthenticationError,
     ClientStateError,
+    Expectation,
     InvalidRequestError,
     NotFoundError,
     Payment,
@@ -141,6 +142,30 @@ async def test_all_who_wait_for_one_payment_share_one_loop(server: FakeServer):
     assert len(ended) == 3
     assert all(e.succeeded for e in ended)
     assert len(server.requests) == 3
+
+
+async def test_a_look_begun_as_the_last_one_leaves_costs_no_call(server: FakeServer):
+    """Its permit goes back; somebody who comes in time gets the look all the same."""
+    async with server.client(plan={"minute": 30}) as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("processing"))
+        follower = paynexus._followers._follower(Expectation.of(payment))
+        used = paynexus._budget._reads.quota._in_flight
+
+        async def wait() -> None:
+            with pytest.raises(PaymentStillPending):
+                await paynexus.wait_for_completion(payment, max_wait=3)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            paynexus._budget.request(follower)  # permitted; its task has yet to run
+            follower.end(None)
+        await anyio.sleep(1)
+        assert not server.requests
+        assert paynexus._budget._reads.quota._in_flight == used
+        server.answers(status("completed"))
+        assert (await paynexus.wait_for_completion(payment)).succeeded
 
 
 async def test_when_the_last_one_leaves_nobody_asks_any_more(server: FakeServer):
