@@ -42,6 +42,13 @@ class Waiting(Protocol):
         ...
 
 
+class _End:
+    """Stands for what comes after the last item."""
+
+
+_END: Final = _End()
+
+
 class _Source:
     """What to do, taken one by one from any iterable, by whoever is free."""
 
@@ -57,13 +64,17 @@ class _Source:
         self._taken = 0
 
     async def take(self) -> tuple[int, str | Payment] | None:
-        """Return the next item and its number; `None` after the last one."""
+        """Return the next item and its number; `None` after the last one.
+
+        An item may be `None`, of a list with gaps: it gets its result like any other.
+        """
+        item: str | Payment | _End
         if self._async is None:
-            item = next(self._sync, None)
+            item = next(self._sync, _END)
         else:
             async with self._lock:
-                item = await anext(self._async, None)
-        if item is None:
+                item = await anext(self._async, _END)
+        if isinstance(item, _End):
             return None
         self._taken += 1
         return self._taken - 1, item
