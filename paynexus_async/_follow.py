@@ -590,12 +590,15 @@ class Followers:
     def close(self) -> None:
         """Let all callers go: the client is being closed."""
         for follower in tuple(self._followed.values()):
-            follower.end(
-                ClientStateError(
-                    f"the client was closed while payment {follower.expected.label} was waited "
-                    "for; it has not failed: ask for it again"
-                )
-            )
+            follower.end(self.left(follower.expected))
+
+    @staticmethod
+    def left(expected: Expectation) -> ClientStateError:
+        """Build the error of a wait that ended because the client was closed."""
+        return ClientStateError(
+            f"the client was closed while payment {expected.label} was waited for; "
+            "it has not failed: ask for it again"
+        )
 
     def _meet(self, expected: Expectation, known: Payment | None) -> _Follower:
         follower = self._follower(expected)

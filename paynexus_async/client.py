@@ -44,6 +44,7 @@ from ._wire import (
 from .exceptions import (
     APIError,
     ConfigurationError,
+    ClientStateError,
     InvalidRequestError,
     PayNexusError,
     RateLimitError,
@@ -406,7 +407,10 @@ class AsyncPayNexus:
         payment = await self.initiate_payment(
             amount, phone, description, allow_duplicate=allow_duplicate, timeout=timeout
         )
-        return await self.wait_for_completion(payment, max_wait=max_wait, wait=wait, stop=stop)
+        try:
+            return await self.wait_for_completion(payment, max_wait=max_wait, wait=wait, stop=stop)
+        except ClientStateError as error:  # closed meanwhile: before the waiting, or during it
+            raise self._followers.left(expectation_of(payment)) from error
 
     async def wait_for_completion(
         self,

@@ -247,6 +247,24 @@ async def test_a_closed_client_says_so(server: FakeServer):
     assert server.requests == []
 
 
+async def test_paying_names_the_payment_when_the_client_is_closed(server: FakeServer):
+    """Its prompt is out: nobody may be told that nothing was sent."""
+    server.latency_seconds = 1.0
+    server.answers(initiated(), status("processing"))
+    for closes_at in (0.5, 1.5):  # while the prompt is being sent, and while it is waited for
+        paynexus = server.client()
+        async with anyio.create_task_group() as group:
+
+            async def close(paynexus: AsyncPayNexus = paynexus, at: float = closes_at) -> None:
+                await anyio.sleep(at)
+                await paynexus.aclose()
+
+            group.start_soon(close)
+            with pytest.raises(ClientStateError, match=f"{REFERENCE}.*has not failed"):
+                await paynexus.pay(100, PHONE)
+    assert server.initiates == 2
+
+
 def test_a_client_from_another_event_loop_says_so(server: FakeServer):
     """Instead of hanging, or failing in the depths of a socket."""
     server.answers(status("processing"))
