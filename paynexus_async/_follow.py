@@ -414,7 +414,11 @@ class _Follower:
         """Look at once, unless this client has just seen the payment and follows its schedule."""
         if self._looked_at is None or terms.wait is not None:
             return 0.0
-        return max(self._looked_at + self._scheduled_seconds(self._looked_at) - now, 0.0)
+        due_at = self._looked_at + self._scheduled_seconds(self._looked_at)
+        last_at = terms.deadline - _LAST_LOOK_SECONDS
+        if max(self._looked_at + _LAST_LOOK_SECONDS, now) <= last_at < due_at:
+            due_at = last_at  # as between two looks: nobody gives up without one
+        return max(due_at - now, 0.0)
 
     def _scheduled_seconds(self, looked_at: float) -> float:
         """Ask the schedule, for the payment's age at its last look."""
