@@ -491,6 +491,11 @@ class Followers:
         """Merge an answer, from wherever it came, into what is known; return what holds."""
         return self._follower(Expectation.of(payment)).observe(payment, self.now())
 
+    def completed(self, expected: Expectation) -> Expectation:
+        """Add what is known of a payment to what its answer must agree with."""
+        follower = self._find(expected.names)
+        return expected if follower is None else expected.completed(follower.expected)
+
     def ended(self, after: float, by: float) -> None:
         """Learn that a payment ended between two ages."""
         if self._learns:
@@ -503,9 +508,13 @@ class Followers:
 
     def initiated(self, payment: Payment) -> None:
         """Note a payment that this client has just initiated."""
-        follower = self._follower(Expectation.of(payment))
+        self.sent(Expectation.of(payment)).observe(payment, self.now())
+
+    def sent(self, expected: Expectation) -> _Follower:
+        """Note a prompt that this client has just sent, and what its payment is to be."""
+        follower = self._follower(expected)
         follower.initiated(self.now())
-        follower.observe(payment, self.now())
+        return follower
 
     async def wait(self, expected: Expectation, known: Payment | None, terms: Terms) -> Payment:
         """Wait until the payment has ended.
@@ -606,6 +615,9 @@ class Followers:
 
     def _meet(self, expected: Expectation, known: Payment | None) -> _Follower:
         follower = self._follower(expected)
+        if known is not None and follower.initiated_at is None:
+            # Who brings a payment knows what it is to be; answers have only taught us.
+            follower.expected = expected.completed(follower.expected)
         if known is not None and (follower.known is None or known.is_terminal):
             follower.observe(known, self.now())
         return follower
@@ -613,8 +625,7 @@ class Followers:
     def _follower(self, expected: Expectation) -> _Follower:
         """Find the payment by either of its names, or begin to know it."""
         names = expected.names
-        found = (self._followed.get(n) or self._remembered.get(n) for n in names)
-        follower = next((f for f in found if f is not None), None)
+        follower = self._find(names)
         if follower is None:
             follower = _Follower(expected, self)
         else:
@@ -626,6 +637,10 @@ class Followers:
                 else:
                     self._remember(name, follower)
         return follower
+
+    def _find(self, names: tuple[str, ...]) -> _Follower | None:
+        found = (self._followed.get(n) or self._remembered.get(n) for n in names)
+        return next((f for f in found if f is not None), None)
 
     def _remember(self, name: str, follower: _Follower) -> None:
         self._remembered[name] = follower

@@ -31,6 +31,7 @@ from ._wire import (
     expect_checkout_id,
     expect_reference,
     expectation_of,
+    expectation_of_intent,
     initiate_call,
     never_sent,
     outcome_of_initiate,
@@ -43,8 +44,8 @@ from ._wire import (
 )
 from .exceptions import (
     APIError,
-    ConfigurationError,
     ClientStateError,
+    ConfigurationError,
     InvalidRequestError,
     PayNexusError,
     RateLimitError,
@@ -592,9 +593,8 @@ class AsyncPayNexus:
 
     async def _check(self, item: str | Payment, calling: Callable[[bool], None]) -> Payment:
         """Make one check of a bulk, whose permit may be long in coming."""
-        expected = expectation_of(item)
-        call = status_call(expected)
-        conclude = partial(_conclude_read, partial(read_payment, call, expected=expected))
+        call, read = self._status_of(expectation_of(item))
+        conclude = partial(_conclude_read, read)
         seconds = min(self._options.timeout_seconds, _READ_ATTEMPT_SECONDS_MAX)
 
         async def attempt() -> Payment:
@@ -639,17 +639,26 @@ class AsyncPayNexus:
             payment = outcome_of_initiate(prompt.intent, answer)
         except PayNexusError as error:
             self._prompts.settle(prompt, error)
+            if prompt.payment is not None:  # sent, for something else than was asked
+                named = attrs.evolve(Expectation.of(prompt.payment), amount=None, phone=None)
+                self._followers.sent(named.completed(expectation_of_intent(prompt.intent)))
             raise
         self._prompts.settle(prompt, payment)
         self._followers.initiated(payment)
         return payment
 
     async def _status(self, expected: Expectation, timeout: float | None) -> Payment:
+        call, conclude = self._status_of(expected)
+        return self._observe(await self._read(call, conclude, self._deadline(timeout)))
+
+    def _status_of(self, expected: Expectation) -> tuple[Call, Callable[[APIResponse], Payment]]:
+        """Return the call that asks for a payment, and what reads its answer.
+
+        The answer is held to what this client knows, too: all who wait for the payment hear of it,
+        and they did not ask for another amount.
+        """
         call = status_call(expected)
-        observed = await self._read(
-            call, partial(read_payment, call, expected=expected), self._deadline(timeout)
-        )
-        return self._observe(observed)
+        return call, partial(read_payment, call, expected=self._followers.completed(expected))
 
     async def _look(self, expected: Expectation) -> Payment:
         """Make one status call without repetitions: the loop that asked has its own schedule."""
