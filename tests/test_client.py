@@ -506,6 +506,37 @@ async def test_a_prompt_for_something_else_stays_open(server: FakeServer):
         assert refused.value.reference == REFERENCE
 
 
+async def test_a_prompt_for_something_else_is_held_to_what_was_asked(server: FakeServer):
+    """Whoever follows it is told once more, and is not told that it is paid."""
+    server.answers(initiated(amount=1000))
+    async with server.client() as paynexus:
+        with pytest.raises(PaymentMismatchError):
+            await initiate(paynexus)
+        with pytest.raises(DuplicatePaymentError) as refused:
+            await initiate(paynexus)
+        server.answers(status("completed", amount="1000.00"))
+        for follow in (REFERENCE, refused.value.payment):
+            assert follow is not None
+            with pytest.raises(PaymentMismatchError):
+                await paynexus.wait_for_completion(follow)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"phone": "254700000001"}, {"amount": 1, "status": "completed"}], ids=str
+)
+async def test_another_payments_answer_is_no_proof_that_a_prompt_is_over(server, fields):
+    """A server that mixes up its answers does not open the way for a second prompt."""
+    server.answers(initiated(**fields), status("completed", **fields), initiated())
+    async with server.client() as paynexus:
+        with pytest.raises(PaymentMismatchError):
+            await initiate(paynexus)
+        await paynexus.get_payment_status(REFERENCE)
+        with pytest.raises(DuplicatePaymentError) as refused:
+            await initiate(paynexus)
+        assert refused.value.reference is None
+    assert server.initiates == 1
+
+
 async def test_the_memory_of_prompts_is_bounded(server: FakeServer, monkeypatch):
     """The oldest makes way."""
     monkeypatch.setattr(paynexus_async._prompts, "_PROMPTS_MAX", 3)
