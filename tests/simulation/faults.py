@@ -256,7 +256,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "other amount": Shape(_other_amount, 8, 12),
     "other phone": Shape(_other_phone, 8, 12),
     "other reference": Shape(_other_reference, 0, 12),
-    "another payment's answer": Shape(_another, 0, 40),
+    "another payment's answer": Shape(_another, 12, 40),
     "stale status": Shape(_stale, 0, 90),
     "redirect": Shape(_redirect, 14, 10, handled=None),
     "garbage": Shape(_garbage, 8, 10, handled=None),

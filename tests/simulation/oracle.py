@@ -36,6 +36,7 @@ from paynexus_async import (
     Payment,
     PaymentMismatchError,
     PaymentOutcomeUnknown,
+    PaymentResult,
     PaymentStatus,
     PaymentStillPending,
     PayNexusError,
@@ -109,6 +110,7 @@ class Oracle:
         self.calls: list[Called] = []
         self._seen: dict[tuple[int, str], tuple[float, str]] = {}
         self.listener: Final = _Listener(self.text)
+        self.timeout = 0.0
         self.closings: list[tuple[float, int]] = []
 
     def violated(self, promise: int, what: str) -> None:
@@ -148,11 +150,6 @@ class Oracle:
             self._observed(called, called.outcome)
         elif called.outcome is not None:
             self.text(repr(called.outcome))
-        for _, result in called.results:
-            self.text(repr(result))
-            self._texts_of(result.error)
-            if result.payment is not None:
-                self._observed(called, result.payment, asked=result.asked)
         if isinstance(error, PaymentStillPending) and error.payment is not None:
             self._observed(called, error.payment)
             if error.payment.is_terminal:
@@ -169,6 +166,13 @@ class Oracle:
         """Judge an update of a watch."""
         self.text(repr(update))
         self._observed(called, update.payment)
+
+    def result(self, called: Called, result: PaymentResult) -> None:
+        """Judge a result of a bulk."""
+        self.text(repr(result))
+        self._texts_of(result.error)
+        if result.payment is not None:
+            self._observed(called, result.payment, asked=result.asked)
 
     def _in_time(self, called: Called) -> None:
         assert called.ended_at is not None
@@ -199,7 +203,8 @@ class Oracle:
         asked = called.asked if asked is None else asked
         if word == "completed" and (called.kind in {"initiate", "pay"} or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
-        self._only_forward(who, called.client, reference, word)
+        if not called.ordered:  # there a result waits for those before it
+            self._only_forward(who, called.client, reference, word)
 
     def _as_asked(self, who: str, payment: Payment, called: Called, asked: Any, prompt: Any) -> None:
         """A payment that was asked for by what it should be is completed as that, or not at all."""
@@ -288,7 +293,7 @@ class Oracle:
             if not (called.cancelled and x.initiates and x.left_at and at and x.left_at <= at):
                 continue
             answered_by = x.left_at + x.fate.there + x.fate.back + x.fate.seconds / 10 + 0.01
-            within = x.started_at + 4.0  # the smallest timeout of a run is above that
+            within = min(x.started_at + 4.0, called.started_at + self.timeout - 0.1)
             if x.fate.fault or answered_by > within or x.epoch != self.network.epoch:
                 continue
             closed = any(
@@ -335,7 +340,12 @@ class Oracle:
             key = (x.origin.client, order.phone, order.amount)
             if not called.own_schedule:
                 for earlier in sent[key]:
-                    if earlier.origin.call != x.origin.call and self._may_be_open(earlier, x):
+                    first = calls[earlier.origin.call]
+                    if first is called or (_outcome(first) == "rejected" and _before(first, x)):
+                        continue
+                    if first.own_schedule and first.started_at >= called.started_at:
+                        continue  # that one insisted, beside this one
+                    if self._may_be_open(earlier, x):
                         self.violated(1, f"call {x.origin.call} beside {earlier.origin.call}")
             sent[key].append(x)
 
@@ -376,30 +386,40 @@ class Oracle:
         for x in self.network.exchanges:
             if x.origin.kind != "look":
                 continue
-            looks[x.origin.client, x.origin.about].append(x)
+            looks[x.origin.client, self._reference(x.origin.about)].append(x)
             if x.reference and x.told in _TERMINAL and x.is_true and x.read_at is not None:
                 if self.server.records[x.reference].scenario.name not in _LIES:
                     ends[x.origin.client, x.reference].append(x)
         for called in self.calls:
             if called.kind == "watch":
                 self._revision_told(called, ends)
-            for asked, at, error in _pendings(called):
+            for asked, at in _pendings(called):
                 reference = self._reference(asked)
                 told = [x for x in ends[called.client, reference] if _during(x, called, at)]
                 if told:
                     self.violated(3, f"call {called.number}: pending, told {told[0].told}")
                 if isinstance(asked, Payment) and not called.own_schedule:
-                    self._looked_at_last(called, at, looks[called.client, asked.reference or ""])
-                del error
+                    mine = looks[called.client, reference]
+                    self._looked_at_last(called, reference, at, mine)
 
-    def _looked_at_last(self, called: Called, at: float, looks: list[Exchange]) -> None:
+    def _looked_at_last(self, called: Called, asked: str, at: float, looks: list[Exchange]) -> None:
         """Who gives up has had a look shortly before, unless a 429 or the quota kept it back."""
         if called.limit is None or called.limit < 3 or self.server.limits_calls:
             return
         if any(x.pause >= 0 or x.status_code == 429 for x in self.network.exchanges):
             return
+        # The first call of a client goes alone: it learns what the key may do.
+        if not self._has_learned(called.client, at - 2.01):
+            return
         if not any(x.started_at <= at and (x.ended_at or at) >= at - 2.01 for x in looks):
-            self.violated(3, f"call {called.number} gave up without a last look")
+            self.violated(3, f"call {called.number} gave up on {asked} without a look")
+
+    def _has_learned(self, client: int, by: float) -> bool:
+        return any(
+            x.read_at is not None and x.read_at < by
+            for x in self.network.exchanges
+            if x.origin.client == client and not x.initiates
+        )
 
     def _revision_told(self, called: Called, ends: dict[tuple[int, str], list[Exchange]]) -> None:
         if called.error is not None or called.cancelled or called.left_early:
@@ -426,16 +446,19 @@ class Oracle:
         for called in self.calls:
             if not isinstance(called.error, DuplicatePaymentError) or called.order is None:
                 continue
-            firsts = [
-                answered[first.number]
+            before = [
+                first
                 for first in self.calls
-                if first.cancelled
-                and first.order is called.order
+                if first.order is called.order
+                and first.kind in {"initiate", "pay"}
                 and first.client == called.client
-                and first.number in answered
-                and (answered[first.number].read_at or 0) < called.started_at
+                and first.started_at < called.started_at
+                and _outcome(first) not in {"rejected", "never sent", "refused here"}
             ]
-            if firsts and called.error.reference is None:
+            if len(before) != 1 or not before[0].cancelled or before[0].number not in answered:
+                continue
+            read_at = answered[before[0].number].read_at or 0.0
+            if read_at < called.started_at and called.error.reference is None:
                 self.violated(5, f"call {called.number}: a duplicate of nothing known")
 
     def _pauses_kept(self) -> None:
@@ -488,24 +511,28 @@ class Oracle:
 
     def probed(self, results: Iterable[Called]) -> None:
         for called in results:
-            if called.error is not None:
+            if called.error is not None and not isinstance(called.error, PaymentMismatchError):
                 self.violated(5, f"a read on a healthy network met {called.error!r}")
 
 
-def _pendings(called: Called) -> list[tuple[Any, float, BaseException]]:
+def _pendings(called: Called) -> list[tuple[Any, float]]:
     """Whoever was told that a payment is still pending: about what, when."""
     found = []
     if isinstance(called.error, PaymentStillPending) and called.ended_at is not None:
         if called.kind in {"wait", "watch"}:
-            found.append((called.asked, called.ended_at, called.error))
+            found.append((called.asked, called.ended_at))
     for at, result in called.results:
         if isinstance(result.error, PaymentStillPending):
-            found.append((result.asked, at, result.error))
+            found.append((result.asked, at))
     return found
 
 
 def _during(x: Exchange, called: Called, at: float) -> bool:
     return x.read_at is not None and called.started_at < x.read_at < at - _PROMPT
+
+
+def _before(called: Called, x: Exchange) -> bool:
+    return called.ended_at is not None and x.left_at is not None and called.ended_at <= x.left_at
 
 
 def _is_payment(asked: Any) -> bool:

@@ -104,7 +104,7 @@ class Server:
         exchange.lied = fate.fault.startswith("4xx after")
         if shape.is_true:
             self._tell(exchange, reply.document, is_true=True)
-        elif fate.fault == "stale status":
+        elif fate.fault in {"stale status", "no names"}:
             self._tell(exchange, json.loads(made.body), is_true=False)
         return made
 

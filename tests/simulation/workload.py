@@ -500,7 +500,9 @@ class Shop:
 
         async def make(called: Called) -> None:
             results = await self.client.wait_for_all(items, max_wait=most)
-            called.results += [(self.runtime.now(), result) for result in results]
+            for result in results:
+                called.results.append((self.runtime.now(), result))
+                self.oracle.result(called, result)
 
         await self.call("wait_for_all", make, asked=items, ordered=True, limit=most)
 
@@ -519,6 +521,7 @@ class Shop:
             async with aclosing(make(called)) as stream:
                 async for result in stream:
                     called.results.append((self.runtime.now(), result))
+                    self.oracle.result(called, result)
                     if len(called.results) == leaves_after:
                         called.left_early = True
                         return

@@ -109,13 +109,15 @@ class _World:
         self.server = Server(self.network, ledger, walls, random.Random(seed + 2))
         self.server.limits_calls = limits
         self.oracle.server = self.server
+        options = _options(rng)
+        self.oracle.timeout = options["timeout"]
         self.shop = Shop(
             runtime,
             self.network,
             self.server,
             self.oracle,
             rng=random.Random(seed + 3),
-            options=_options(rng),
+            options=options,
         )
 
     def run(self) -> None:
