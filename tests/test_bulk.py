@@ -19,6 +19,7 @@ from paynexus_async import (
     NotFoundError,
     Payment,
     PaymentResult,
+    PaymentStatus,
     PaymentStillPending,
     PayNexusError,
 )

@@ -475,7 +475,7 @@ class Shop:
         self._for_bulk = []
         items += dice.sample(items, min(2, len(items)))  # some twice
         items += [p.checkout_request_id for p in items if dice.random() < 0.1]
-        items += dice.sample(NO_SUCH, 2)
+        items += [*dice.sample(NO_SUCH, 2), *([None] if dice.random() < 0.2 else [])]
         dice.shuffle(items)
         await dice.choice((self._check_many, self._wait_many, self._wait_all))(items)
 
@@ -504,7 +504,10 @@ class Shop:
                 called.results.append((self.runtime.now(), result))
                 self.oracle.result(called, result)
 
-        await self.call("wait_for_all", make, asked=items, ordered=True, limit=most)
+        after = self._rng.uniform(0, 5) if self._rng.random() < 0.1 else None
+        await self.call(
+            "wait_for_all", make, asked=items, ordered=True, limit=most, cancel_after=after
+        )
 
     async def _collect(
         self,
@@ -526,4 +529,7 @@ class Shop:
                         called.left_early = True
                         return
 
-        await self.call(kind, collect, asked=items, ordered=ordered, limit=limit)
+        after = self._rng.uniform(0, 5) if self._rng.random() < 0.1 else None
+        await self.call(
+            kind, collect, asked=items, ordered=ordered, limit=limit, cancel_after=after
+        )

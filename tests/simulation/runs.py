@@ -1,0 +1,107 @@
+"""Many worlds, on as many processes as there are to spare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import reduce
+from operator import add
+from typing import Final
+
+import attrs
+
+from .faults import EXCHANGE_FAULTS
+from .mutants import MUTANTS, Mutant
+from .world import PAYMENTS_EACH, Report, simulate
+
+__all__ = ["FAULTS", "Caught", "catch", "catch_all", "run_many"]
+
+_WORLDS_A_TASK: Final = 20
+
+FAULTS: Final = (
+    *EXCHANGE_FAULTS,
+    "request pauses while written",
+    "server restarts",
+    "refused while restarting",
+    "wall clock jumps ahead",
+    "Date header is off",
+    "client closed in between",
+    *(
+        f"caller cancelled in {kind}"
+        for kind in (
+            *("initiate", "pay", "wait", "watch", "get", "get by checkout id"),
+            *("check_payments", "wait_many", "wait_for_all"),
+        )
+    ),
+    "customer: late truth",
+    "customer: undocumented",
+    "customer: stale",
+    "customer: bare",
+    "customer: other-amount",
+    "customer: other-phone",
+    "customer: other-reference",
+)
+"""Everything that can go wrong here."""
+
+
+def _simulate_some(seeds: range) -> Report:
+    return reduce(add, map(simulate, seeds))
+
+
+def run_many(payments: int, *, seed: int, jobs: int) -> Iterator[Report]:
+    """Yield reports as they come, of enough worlds for so many payments."""
+    end = seed + -(-payments // PAYMENTS_EACH)
+    tasks = [range(at, min(at + _WORLDS_A_TASK, end)) for at in range(seed, end, _WORLDS_A_TASK)]
+    if jobs == 1:
+        yield from map(_simulate_some, tasks)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_simulate_some, tasks)
+
+
+@attrs.frozen
+class Caught:
+    """How a mutant fared.
+
+    Attributes:
+        name: the mutant's.
+        worlds: in which it lived.
+        caught: worlds in which a promise that it breaks was seen broken.
+        promises: how many worlds saw each promise broken.
+        first: the seed of the first world that caught it.
+    """
+
+    name: str
+    worlds: int
+    caught: int
+    promises: Counter[int]
+    first: int | None
+
+
+def catch(mutant: Mutant, seeds: range, *, until_caught: bool) -> Caught:
+    """Let a mutant live in one world after another."""
+    promises: Counter[int] = Counter()
+    caught, worlds, first = 0, 0, None
+    with mutant.plant():
+        for seed in seeds:
+            worlds += 1
+            broken = {violation.promise for _, violation in simulate(seed).violations}
+            promises.update(broken)
+            if broken & mutant.promises:
+                caught += 1
+                first = seed if first is None else first
+                if until_caught:
+                    break
+    return Caught(mutant.name, worlds, caught, promises, first)
+
+
+def _catch_number(task: tuple[int, range]) -> Caught:
+    return catch(MUTANTS[task[0]], task[1], until_caught=False)
+
+
+def catch_all(worlds: int, *, seed: int, jobs: int) -> Iterator[Caught]:
+    """Yield how each mutant fared in so many worlds."""
+    tasks = [(number, range(seed, seed + worlds)) for number in range(len(MUTANTS))]
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_catch_number, tasks)
