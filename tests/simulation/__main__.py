@@ -2,7 +2,7 @@
 
 python -m tests.simulation [--payments 50000] [--seed S] [--jobs 2]     many worlds, and a table
 python -m tests.simulation --seed N --trace                            one world, event by event
-python -m tests.simulation --mutants [--worlds 20]                     the planted defects
+python -m tests.simulation --mutants [--worlds 12]                     the planted defects
 
 Exits with 1 where a promise was broken, a fault never struck, or a mutant survived.
 """
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--trace", action="store_true", help="one world, event by event")
     parser.add_argument("--mutants", action="store_true")
-    parser.add_argument("--worlds", type=int, default=20, help="for each mutant")
+    parser.add_argument("--worlds", type=int, default=12, help="for each mutant")
     options = parser.parse_args()
     if options.trace:
         return _trace(options.seed)
@@ -58,7 +58,9 @@ def _many(payments: int, seed: int, jobs: int) -> int:
     print(f"requests        {total.requests:>12,}")
     print(f"virtual hours   {total.virtual_seconds / 3600:>12,.1f}")
     print(f"violations      {len(total.violations):>12,}")
-    print(f"wall time       {seconds:>12,.1f} s ({1000 * seconds / total.payments:.2f} ms a payment)")
+    print(
+        f"wall time       {seconds:>12,.1f} s ({1000 * seconds / total.payments:.2f} ms a payment)"
+    )
     for found, violation in total.violations[:_SHOWN_MAX]:
         print(f"\n{violation}\n    python -m tests.simulation --seed {found} --trace")
     if never and payments >= _ENOUGH_FOR_ALL_FAULTS:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from random import Random
+from typing import Any, Final
 
 import attrs
-
-if TYPE_CHECKING:
-    from random import Random
 
 __all__ = [
     "ANSWER_BREAKS",
@@ -133,7 +131,9 @@ def _too_many(*, header: str = "", body: bool = False) -> Callable[[Material], A
 
 def _html(material: Material) -> Answer:
     status = material.rng.choice((200, 502, 503))
-    return Answer(status, b"<html><body>Bad Gateway</body></html>", (("Content-Type", "text/html"),))
+    return Answer(
+        status, b"<html><body>Bad Gateway</body></html>", (("Content-Type", "text/html"),)
+    )
 
 
 def _bad_json(material: Material) -> Answer:
@@ -189,7 +189,9 @@ def _unreadable_amount(material: Material) -> Answer:
 
 
 def _other_amount(material: Material) -> Answer:
-    return material.with_data({**material.data, "amount": material.rng.choice((1, "7.00", 999_999))})
+    return material.with_data(
+        {**material.data, "amount": material.rng.choice((1, "7.00", 999_999))}
+    )
 
 
 def _other_phone(material: Material) -> Answer:
@@ -256,7 +258,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "other amount": Shape(_other_amount, 8, 12),
     "other phone": Shape(_other_phone, 8, 12),
     "other reference": Shape(_other_reference, 0, 12),
-    "another payment's answer": Shape(_another, 12, 40),
+    "another payment's answer": Shape(_another, 24, 40),
     "stale status": Shape(_stale, 0, 90),
     "redirect": Shape(_redirect, 14, 10, handled=None),
     "garbage": Shape(_garbage, 8, 10, handled=None),

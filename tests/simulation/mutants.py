@@ -7,8 +7,9 @@ simulation has found in the real one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from unittest.mock import patch
 
 import anyio
@@ -36,9 +37,6 @@ from paynexus_async import (
     status,
 )
 from paynexus_async._wire import connection_error
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["MUTANTS", "Mutant"]
 

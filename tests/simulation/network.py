@@ -305,7 +305,9 @@ class Stream(httpcore.AsyncNetworkStream):
         exchange = self.exchange
         if exchange.fed_whole and not self._inbox and exchange.read_at is None:
             exchange.read_at = exchange.ended_at = self.network.runtime.now()
-            self.network.trace("answered", f"x{exchange.number}", exchange.status_code, exchange.told)
+            self.network.trace(
+                "answered", f"x{exchange.number}", exchange.status_code, exchange.told
+            )
 
     async def aclose(self) -> None:
         if not self.closed:

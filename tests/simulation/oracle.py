@@ -154,9 +154,9 @@ class Oracle:
             self._observed(called, error.payment)
             if error.payment.is_terminal:
                 self.violated(3, f"pending, although it is {error.payment.status}")
-        if called.kind in {"wait", "pay"} and isinstance(called.outcome, Payment):
-            if not called.outcome.is_terminal:
-                self.violated(4, f"a wait returned {called.outcome!r}")
+        waited = called.kind in {"wait", "pay"} and isinstance(called.outcome, Payment)
+        if waited and not called.outcome.is_terminal:
+            self.violated(4, f"a wait returned {called.outcome!r}")
         if called.kind in {"initiate", "pay"}:
             self.outcomes[_outcome(called)] += 1
         elif called.kind in {"wait", "watch"}:
@@ -206,7 +206,9 @@ class Oracle:
         if not called.ordered:  # there a result waits for those before it
             self._only_forward(who, called.client, reference, word)
 
-    def _as_asked(self, who: str, payment: Payment, called: Called, asked: Any, prompt: Any) -> None:
+    def _as_asked(
+        self, who: str, payment: Payment, called: Called, asked: Any, prompt: Any
+    ) -> None:
         """A payment that was asked for by what it should be is completed as that, or not at all."""
         if _is_payment(asked) and (asked.amount is None or asked.phone is None):
             return
@@ -371,10 +373,11 @@ class Oracle:
         prompts: Counter[int] = Counter()
         excused = {calls[x.origin.call].order.number for x in self.network.exchanges if x.lied}  # type: ignore[union-attr]
         for call in self.server.calls.values():
-            called = calls.get(call)
-            if called is not None and called.order and called.order.policy == "truth table":
-                if called.order.style not in {"comes back"} and not called.own_schedule:
-                    prompts[called.order.number] += 1
+            order = calls[call].order if call in calls else None
+            if order is None or order.policy != "truth table" or order.style == "comes back":
+                continue
+            if not calls[call].own_schedule:
+                prompts[order.number] += 1
         for number, count in prompts.items():
             if count > 1 and number not in excused:
                 self.violated(2, f"order {number} was prompted {count} times")
@@ -387,9 +390,10 @@ class Oracle:
             if x.origin.kind != "look":
                 continue
             looks[x.origin.client, self._reference(x.origin.about)].append(x)
-            if x.reference and x.told in _TERMINAL and x.is_true and x.read_at is not None:
-                if self.server.records[x.reference].scenario.name not in _LIES:
-                    ends[x.origin.client, x.reference].append(x)
+            if x.reference is None or x.told not in _TERMINAL or x.read_at is None:
+                continue
+            if x.is_true and self.server.records[x.reference].scenario.name not in _LIES:
+                ends[x.origin.client, x.reference].append(x)
         for called in self.calls:
             if called.kind == "watch":
                 self._revision_told(called, ends)
@@ -428,6 +432,10 @@ class Oracle:
         reference = self._reference(called.asked)
         paid = [x for x in ends[called.client, reference] if x.told == "completed"]
         words = [str(update.payment.status) for _, update in called.updates]
+        if called.revisions and words and words[-1] in _TERMINAL - {"completed"}:
+            ended = next(at for at, update in called.updates if update.payment.is_terminal)
+            if called.ended_at < ended + called.revisions - _PROMPT:
+                self.violated(3, f"call {called.number} left before late truth could come")
         if any(_during(x, called, called.ended_at) for x in paid) and "completed" not in words:
             self.violated(3, f"call {called.number} watched, and was told {words}")
 
@@ -495,7 +503,9 @@ class Oracle:
         assert lanes is not None
         free = lanes._free
         if len(free[True]) + len(free[False]) != len(lanes._all):
-            self.violated(5, f"{len(lanes._all)} lanes, {len(free[True])} + {len(free[False])} free")
+            self.violated(
+                5, f"{len(lanes._all)} lanes, {len(free[True])} + {len(free[False])} free"
+            )
         if len(free[True]) > _INITIATE_LANES_MAX or len(free[False]) > _READ_LANES_MAX:
             self.violated(5, f"{len(lanes._all)} lanes are too many")
         for lane in lanes._all:
@@ -504,7 +514,7 @@ class Oracle:
             if pool._requests or busy:
                 self.violated(5, f"a lane is not whole: {pool!r}")
 
-    def closed(self, client: AsyncPayNexus, tasks_left: int) -> None:
+    def closed(self, client: AsyncPayNexus, tasks_left: int = 0) -> None:
         running = client._transport._tasks._running if client._transport._loop else ()
         if running or tasks_left:
             self.violated(5, f"{len(running)} of the client's tasks left, {tasks_left} in all")
@@ -518,9 +528,9 @@ class Oracle:
 def _pendings(called: Called) -> list[tuple[Any, float]]:
     """Whoever was told that a payment is still pending: about what, when."""
     found = []
-    if isinstance(called.error, PaymentStillPending) and called.ended_at is not None:
-        if called.kind in {"wait", "watch"}:
-            found.append((called.asked, called.ended_at))
+    is_pending = isinstance(called.error, PaymentStillPending) and called.ended_at is not None
+    if is_pending and called.kind in {"wait", "watch"}:
+        found.append((called.asked, called.ended_at))
     for at, result in called.results:
         if isinstance(result.error, PaymentStillPending):
             found.append((result.asked, at))

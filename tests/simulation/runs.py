@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import reduce
 from operator import add
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from .faults import EXCHANGE_FAULTS
 from .mutants import MUTANTS, Mutant
 from .world import PAYMENTS_EACH, Report, simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["FAULTS", "Caught", "catch", "catch_all", "run_many"]
 
@@ -79,29 +81,28 @@ class Caught:
     first: int | None
 
 
-def catch(mutant: Mutant, seeds: range, *, until_caught: bool) -> Caught:
-    """Let a mutant live in one world after another."""
+def catch(mutant: Mutant, *, seed: int, worlds: int, worlds_max: int) -> Caught:
+    """Let a mutant live in so many worlds; in more, one after another, until it is caught."""
     promises: Counter[int] = Counter()
-    caught, worlds, first = 0, 0, None
+    caught, lived, first = 0, 0, None
     with mutant.plant():
-        for seed in seeds:
-            worlds += 1
-            broken = {violation.promise for _, violation in simulate(seed).violations}
+        while lived < worlds or (not caught and lived < worlds_max):
+            broken = {violation.promise for _, violation in simulate(seed + lived).violations}
             promises.update(broken)
             if broken & mutant.promises:
                 caught += 1
-                first = seed if first is None else first
-                if until_caught:
-                    break
-    return Caught(mutant.name, worlds, caught, promises, first)
+                first = seed + lived if first is None else first
+            lived += 1
+    return Caught(mutant.name, lived, caught, promises, first)
 
 
-def _catch_number(task: tuple[int, range]) -> Caught:
-    return catch(MUTANTS[task[0]], task[1], until_caught=False)
+def _catch_number(task: tuple[int, int, int]) -> Caught:
+    number, seed, worlds = task
+    return catch(MUTANTS[number], seed=seed, worlds=worlds, worlds_max=10 * worlds)
 
 
 def catch_all(worlds: int, *, seed: int, jobs: int) -> Iterator[Caught]:
-    """Yield how each mutant fared in so many worlds."""
-    tasks = [(number, range(seed, seed + worlds)) for number in range(len(MUTANTS))]
+    """Yield how each mutant fared in so many worlds, or in ten times as many if need be."""
+    tasks = [(number, seed, worlds) for number in range(len(MUTANTS))]
     with ProcessPoolExecutor(jobs) as pool:
         yield from pool.map(_catch_number, tasks)

@@ -135,11 +135,14 @@ class Server:
             return self._rng.choice(seen) if seen else None
 
         def another() -> Mapping[str, Any] | None:
-            # Without names nobody can tell it from the right one.
+            # Without names, or about the same customer, nobody can tell it from the right one.
+            mine = self.records.get(reply.reference or "")
             others = [
                 seen[-1]
                 for name, seen in self._snapshots.items()
-                if name != reply.reference and "checkout_request_id" in seen[-1]["data"]
+                if "checkout_request_id" in seen[-1]["data"]
+                and mine is not None
+                and self.records[name].prompt.phone != mine.prompt.phone
             ]
             return self._rng.choice(others) if others else None
 

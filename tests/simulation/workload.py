@@ -40,7 +40,13 @@ __all__ = ["PUBLIC_KEY", "SECRET_KEY", "Called", "Order", "Shop"]
 SECRET_KEY: Final = "sk_live_Sim7uLat3dS3cr3tK3y"
 PUBLIC_KEY: Final = "pk_live_Sim7uLat3dPubl1cK3y"
 BASE_URL: Final = "http://127.0.0.1:1/api"
-NO_SUCH: Final = ("PNXNOSUCHONE", "../etc/passwd", "", "254712345678", "ws_CO_000000000000000000000")
+NO_SUCH: Final = (
+    "PNXNOSUCHONE",
+    "../etc/passwd",
+    "",
+    "254712345678",
+    "ws_CO_000000000000000000000",
+)
 
 
 @attrs.define(eq=False)
@@ -118,8 +124,8 @@ _SCENARIOS: Final = (
     ("undocumented for ever", 3),
     ("stale", 4),
     ("bare", 4),
-    ("other-amount", 4),
-    ("other-phone", 3),
+    ("other-amount", 6),
+    ("other-phone", 5),
     ("other-reference", 3),
     ("stuck", 3),
 )
@@ -144,7 +150,9 @@ def _choose(rng: Random, table: tuple[tuple[str, int], ...]) -> str:
 def _scenario(rng: Random) -> Scenario:
     name = _choose(rng, _SCENARIOS)
     if name in SCENARIOS:
-        return SCENARIOS[name]
+        played, pace = SCENARIOS[name], rng.uniform(0.2, 0.8)
+        steps = (attrs.evolve(step, at_seconds=step.at_seconds * pace) for step in played.steps)
+        return attrs.evolve(played, steps=tuple(steps))
     begins, ends = rng.uniform(0.3, 3), rng.uniform(1.0, 7)
     steps = {
         "": (Step(begins, "processing"), Step(begins + ends / 2, "completed")),
@@ -197,6 +205,8 @@ class Shop:
         self._rng = rng
         self._calls = 0
         self._for_bulk: list[Payment] = []
+        self.closes_with: Order | None = None
+        self._closing = runtime.bell()
 
     # --- Its clients
 
@@ -217,12 +227,19 @@ class Shop:
         client._followers.ask = ask
         self.oracle.text(repr(client))
 
-    async def change_clients(self) -> None:
-        """Close the client while things go on, and go on with another one."""
+    async def change_clients(self, seconds: float) -> None:
+        """Close the client while things go on, and go on with another one.
+
+        Args:
+            seconds: when, at the latest: in the middle of an initiate, if one is chosen for it.
+        """
+        await self._closing.wait(seconds)
         self.network.hit("client closed in between")
         old = self.client
         self.open_client()
+        self.oracle.closings.append((self.runtime.now(), len(self.clients) - 2))
         await self.call("aclose", lambda _: old.aclose(), limit=7.0)
+        self.oracle.closed(old)
 
     # --- One call, on the record
 
@@ -331,6 +348,9 @@ class Shop:
         wants = dice.choice((4.0, 12.0, 25.0))
         is_cancelled = dice.random() < 0.15
         pays = order.style == "pay"
+        if order is self.closes_with:
+            self.closes_with = None
+            self.runtime.later(dice.uniform(0, 0.4), self._closing.ring)
 
         async def make(called: Called) -> Payment:
             words = f"Order {order.number}, call {called.number}"
@@ -438,7 +458,7 @@ class Shop:
         dice = order.rng
         cancel_after = dice.uniform(0, 1) if dice.random() < 0.1 else None
         about: dict[str, Any] = {"limit": self.options["timeout"], "order": order}
-        if isinstance(payment, Payment) and payment.checkout_request_id and dice.random() < 0.25:
+        if isinstance(payment, Payment) and payment.checkout_request_id and dice.random() < 0.3:
             name = payment.checkout_request_id
             await self.call(
                 "get by checkout id",
@@ -449,7 +469,7 @@ class Shop:
             )
             return
         asked = payment
-        if isinstance(payment, Payment) and payment.reference and dice.random() < 0.3:
+        if isinstance(payment, Payment) and payment.reference and dice.random() < 0.5:
             asked = payment.reference
         await self.call(
             "get",
@@ -459,9 +479,7 @@ class Shop:
             **about,
         )
         if dice.random() < 0.1:
-            await self.call(
-                "validate", lambda _: self.client.validate_phone(order.phone), **about
-            )
+            await self.call("validate", lambda _: self.client.validate_phone(order.phone), **about)
 
     async def _leave_for_bulk(self, _: Order, payment: Payment | str) -> None:
         if isinstance(payment, Payment):
@@ -477,7 +495,8 @@ class Shop:
         items += [p.checkout_request_id for p in items if dice.random() < 0.1]
         items += [*dice.sample(NO_SUCH, 2), *([None] if dice.random() < 0.2 else [])]
         dice.shuffle(items)
-        await dice.choice((self._check_many, self._wait_many, self._wait_all))(items)
+        bulks = (self._check_many, self._wait_many, self._wait_many, self._wait_all)
+        await dice.choice(bulks)(items)
 
     async def _check_many(self, items: list[Any]) -> None:
         ordered, at_once = self._rng.random() < 0.5, self._rng.choice((None, 1, 3))
@@ -488,7 +507,7 @@ class Shop:
         await self._collect("check_payments", make, items, ordered=ordered, limit=None)
 
     async def _wait_many(self, items: list[Any]) -> None:
-        ordered, most = self._rng.random() < 0.5, self._rng.choice((3.0, 10.0, 25.0))
+        ordered, most = self._rng.random() < 0.4, self._rng.choice((3.0, 3.0, 10.0, 25.0))
 
         def make(_: Called) -> AsyncGenerator[PaymentResult, None]:
             return self.client.wait_many(items, max_wait=most, ordered=ordered)

@@ -100,7 +100,9 @@ class _World:
         self.trace = Trace(lambda: runtime.now() if self.goes_on else 0.0, prints=trace)
         self.goes_on = False
         roughness = rng.choice((0.0, 0.15, 0.3, 0.45, 0.6))
-        self.network = Network(runtime, random.Random(seed + 1), roughness=roughness, trace=self.trace)
+        self.network = Network(
+            runtime, random.Random(seed + 1), roughness=roughness, trace=self.trace
+        )
         self.oracle = Oracle(self.network)
         walls = Walls(self.network)
         limits = rng.random() < 0.12
@@ -109,16 +111,9 @@ class _World:
         self.server = Server(self.network, ledger, walls, random.Random(seed + 2))
         self.server.limits_calls = limits
         self.oracle.server = self.server
-        options = _options(rng)
-        self.oracle.timeout = options["timeout"]
-        self.shop = Shop(
-            runtime,
-            self.network,
-            self.server,
-            self.oracle,
-            rng=random.Random(seed + 3),
-            options=options,
-        )
+        self.options = _options(rng)
+        self.oracle.timeout = self.options["timeout"]
+        self.shop: Shop
 
     def run(self) -> None:
         logger = logging.getLogger("paynexus_async")
@@ -131,7 +126,7 @@ class _World:
         try:
             with _simulated(self.network):
                 self.runtime.run(self._main)
-        except Exception as error:  # noqa: BLE001  # the run itself broke: that is found out too
+        except Exception as error:  # the run itself broke: that is found out too
             self.oracle.violated(0, f"the run broke: {error!r}")
             if self.trace._prints:
                 raise
@@ -158,6 +153,14 @@ class _World:
 
     async def _main(self) -> None:
         self.goes_on = True
+        self.shop = Shop(
+            self.runtime,
+            self.network,
+            self.server,
+            self.oracle,
+            rng=random.Random(self.seed + 3),
+            options=self.options,
+        )
         self.shop.open_client()
         with anyio.move_on_after(_VIRTUAL_SECONDS_MAX) as scope:
             async with anyio.create_task_group() as group:
@@ -171,11 +174,13 @@ class _World:
     def _schedule(self, group: anyio.abc.TaskGroup) -> None:
         """Let customers come, and misfortunes."""
         rng, network, runtime = self.rng, self.network, self.runtime
+        orders = []
         for number in range(self.payments):
             order, scenario = draw_order(random.Random(f"{self.seed}:{number}"), number)
             self.server.ledger.script(scenario, phone=order.phone)
             if scenario.name.startswith(("late", "undocumented", "stale", "bare", "other")):
                 network.hit(f"customer: {scenario.name}")
+            orders.append(order)
             group.start_soon(self.shop.serve, order)
         group.start_soon(self.shop.bulk, rng.uniform(8, 20))
         group.start_soon(self.shop.bulk, 32.0)
@@ -190,18 +195,15 @@ class _World:
         if rng.random() < 0.3 and not self.server.limits_calls:
             seconds = rng.choice((-86_400.0, -60.0, -3.0, 3.0, 3_600.0))
             runtime.later(rng.uniform(0, 30), lambda: self.server.walls.skew(seconds))
-        if rng.random() < 0.3:
-            group.start_soon(self._change_clients, rng.uniform(3, 30))
-
-    async def _change_clients(self, after: float) -> None:
-        await self.runtime.sleep(after)
-        self.oracle.closings.append((self.runtime.now(), len(self.shop.clients) - 1))
-        await self.shop.change_clients()
+        if rng.random() < 0.4:
+            paying = [order for order in orders if order.style == "pay"]
+            self.shop.closes_with = rng.choice([*paying, None])
+            group.start_soon(self.shop.change_clients, rng.uniform(3, 30))
 
     async def _settle(self) -> None:
         """Let the network be healthy, see that everything works, and close."""
         self.network.roughness = 0.0
-        await self.runtime.sleep(self.shop.options["timeout"] + 15.0)
+        await self.runtime.sleep(self.options["timeout"] + 15.0)
         client = self.shop.client
         self.oracle.at_rest(client)
         if self.seed % 4 == 0 and not self.server.limits_calls:
@@ -224,7 +226,7 @@ class _World:
             called = await self.shop.call(
                 "probe",
                 lambda _: self.shop.client.get_payment_status(reference),
-                limit=self.shop.options["timeout"],
+                limit=self.options["timeout"],
                 asked=reference,
             )
             if self.server.records[reference].scenario.name != "other-reference":
