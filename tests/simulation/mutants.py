@@ -391,3 +391,29 @@ def _ends_at_none() -> Plant:
         return None if taken is None or taken[1] is None else taken
 
     return patch.object(_bulk._Source, "take", take)
+
+
+@_mutant("as it was: an answer outranks the payment that a caller brings", 3)
+def _believes_the_first() -> Plant:
+    def meet(self: Any, expected: models.Expectation, known: Payment | None) -> Any:
+        follower = self._follower(expected)
+        if known is not None and (follower.known is None or known.is_terminal):
+            follower.observe(known, self.now())
+        return follower
+
+    return patch.object(_follow.Followers, "_meet", meet)
+
+
+@_mutant("as it was: a prompt for something else may be paid as that", 3)
+def _believes_a_mismatch() -> Plant:
+    def conclude(self: Any, prompt: Any, answer: Any) -> Payment:
+        try:
+            payment = _wire.outcome_of_initiate(prompt.intent, answer)
+        except PayNexusError as error:
+            self._prompts.settle(prompt, error)
+            raise
+        self._prompts.settle(prompt, payment)
+        self._followers.initiated(payment)
+        return payment
+
+    return patch.object(AsyncPayNexus, "_conclude_initiate", conclude)

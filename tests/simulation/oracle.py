@@ -72,7 +72,10 @@ _RANKS: Final = {
     "expired": 3,
     "completed": 4,
 }
-_LIES: Final = ("other-amount", "other-phone", "other-reference")
+_LIES: Final = (
+    *("other-amount", "other-phone", "other-reference"),
+    *("other-amount all along", "other-phone all along"),
+)
 _PHONE_TAILS: Final = re.compile(r"712\d{6}")
 _KEYS: Final = (SECRET_KEY[8:], PUBLIC_KEY[8:])
 

@@ -43,6 +43,8 @@ FAULTS: Final = (
     "customer: other-amount",
     "customer: other-phone",
     "customer: other-reference",
+    "customer: other-amount all along",
+    "customer: other-phone all along",
 )
 """Everything that can go wrong here."""
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
+
 from paynexus_async.sandbox import Ledger, Record, Reply, Request
 
 from .faults import ANSWER_BREAKS, SHAPES, Answer, Material, plain
@@ -120,8 +122,11 @@ class Server:
         exchange.handled_at = self._network.runtime.now()
         exchange.reference = reply.reference
         if reply.reference and exchange.initiates:
-            self.records[reply.reference] = self.ledger.records[-1]
+            record = self.records[reply.reference] = self.ledger.records[-1]
             self.calls[reply.reference] = exchange.origin.call
+            if record.scenario.name.endswith("all along") and self._rng.random() < 0.5:
+                data = {**reply.document["data"], **record.scenario.steps[0].fields}  # type: ignore[dict-item]
+                reply = attrs.evolve(reply, document={**reply.document, "data": data})
         self._network.trace("handled", f"x{exchange.number}", reply.status_code, reply.reference)
         if reply.reference and not exchange.initiates:
             seen = self._snapshots.setdefault(reply.reference, [])

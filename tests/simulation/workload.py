@@ -124,8 +124,10 @@ _SCENARIOS: Final = (
     ("undocumented for ever", 3),
     ("stale", 4),
     ("bare", 4),
-    ("other-amount", 6),
-    ("other-phone", 5),
+    ("other-amount", 4),
+    ("other-phone", 3),
+    ("other-amount all along", 3),
+    ("other-phone all along", 3),
     ("other-reference", 3),
     ("stuck", 3),
 )
@@ -136,7 +138,7 @@ _STYLES: Final = (
     ("watch", 10),
     ("watch revisions", 12),
     ("several", 12),
-    ("ask", 8),
+    ("ask", 12),
     ("bulk", 22),
     ("twice at once", 6),
     ("comes back", 3),
@@ -162,8 +164,16 @@ def _scenario(rng: Random) -> Scenario:
         "late truth": (Step(ends, "expired"), Step(ends + 3 * begins, "completed")),
         "late truth after a failure": (Step(ends, "failed"), Step(ends + begins, "completed")),
         "undocumented for ever": (Step(begins, "reversed"),),
+        "other-amount all along": _paid_as({"amount": "1.00"}, begins, ends),
+        "other-phone all along": _paid_as({"phone": "254700000099"}, begins, ends),
     }[name]
     return Scenario(name or "paid", steps)
+
+
+def _paid_as(fields: dict[str, object], begins: float, ends: float) -> tuple[Step, ...]:
+    """Pay, in answers that are wrong from the first to the last."""
+    times = (0.0, "initiated"), (begins, "processing"), (begins + ends, "completed")
+    return tuple(Step(at, word, fields) for at, word in times)
 
 
 def draw_order(rng: Random, number: int) -> tuple[Order, Scenario]:
@@ -312,7 +322,7 @@ class Shop:
         if payment is None:
             return
         await self._follow(order, payment)
-        if order.rng.random() < 0.15:
+        if order.rng.random() < 0.25:
             await self._ask_again(order, payment)
         if order.style == "comes back":
             await self.runtime.sleep(order.rng.uniform(90, 200))
