@@ -492,9 +492,16 @@ class Followers:
         return self._follower(Expectation.of(payment)).observe(payment, self.now())
 
     def completed(self, expected: Expectation) -> Expectation:
-        """Add what is known of a payment to what its answer must agree with."""
+        """Add what is known of a payment to what its answer must agree with.
+
+        Whoever brings a payment knows better than answers; whoever has sent its prompt knows best.
+        """
         follower = self._find(expected.names)
-        return expected if follower is None else expected.completed(follower.expected)
+        if follower is None:
+            return expected
+        if follower.initiated_at is not None:
+            return follower.expected.completed(expected)
+        return expected.completed(follower.expected)
 
     def ended(self, after: float, by: float) -> None:
         """Learn that a payment ended between two ages."""
@@ -615,9 +622,10 @@ class Followers:
 
     def _meet(self, expected: Expectation, known: Payment | None) -> _Follower:
         follower = self._follower(expected)
-        if known is not None and follower.initiated_at is None:
-            # Who brings a payment knows what it is to be; answers have only taught us.
-            follower.expected = expected.completed(follower.expected)
+        if known is not None:
+            follower.expected = self.completed(expected)
+        if follower.known is not None:  # perhaps told to somebody who knew the name only
+            follower.expected.check(follower.known)
         if known is not None and (follower.known is None or known.is_terminal):
             follower.observe(known, self.now())
         return follower

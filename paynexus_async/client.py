@@ -560,11 +560,11 @@ class AsyncPayNexus:
         ) -> Waiting | None:
             try:
                 expected, terms = expectation_of(item), self._terms(max_wait, None, None)
+                known = item if isinstance(item, Payment) else None
+                return self._followers.tell(expected, known, terms, tell)
             except PayNexusError as error:
                 tell(error)
                 return None
-            known = item if isinstance(item, Payment) else None
-            return self._followers.tell(expected, known, terms, tell)
 
         return follow_each(
             payments,
@@ -593,7 +593,7 @@ class AsyncPayNexus:
 
     async def _check(self, item: str | Payment, calling: Callable[[bool], None]) -> Payment:
         """Make one check of a bulk, whose permit may be long in coming."""
-        call, read = self._status_of(expectation_of(item))
+        call, read, expected = self._status_of(expectation_of(item))
         conclude = partial(_conclude_read, read)
         seconds = min(self._options.timeout_seconds, _READ_ATTEMPT_SECONDS_MAX)
 
@@ -612,7 +612,7 @@ class AsyncPayNexus:
             retries=self._options.retries,
             deadline=math.inf,
         )
-        return self._observe(observed)
+        return self._observe(observed, expected)
 
     async def _prove_that_none_is_open(self, intent: Intent, deadline: float) -> None:
         """Refuse a second prompt beside a first one that may be open.
@@ -648,17 +648,19 @@ class AsyncPayNexus:
         return payment
 
     async def _status(self, expected: Expectation, timeout: float | None) -> Payment:
-        call, conclude = self._status_of(expected)
-        return self._observe(await self._read(call, conclude, self._deadline(timeout)))
+        call, read, expected = self._status_of(expected)
+        return self._observe(await self._read(call, read, self._deadline(timeout)), expected)
 
-    def _status_of(self, expected: Expectation) -> tuple[Call, Callable[[APIResponse], Payment]]:
-        """Return the call that asks for a payment, and what reads its answer.
+    def _status_of(
+        self, expected: Expectation
+    ) -> tuple[Call, Callable[[APIResponse], Payment], Expectation]:
+        """Return the call that asks for a payment, what reads its answer, and what it is held to.
 
-        The answer is held to what this client knows, too: all who wait for the payment hear of it,
-        and they did not ask for another amount.
+        To what this client knows, too: all who wait for the payment hear of the answer, and they
+        did not ask for another amount.
         """
-        call = status_call(expected)
-        return call, partial(read_payment, call, expected=self._followers.completed(expected))
+        call, expected = status_call(expected), self._followers.completed(expected)
+        return call, partial(read_payment, call, expected=expected), expected
 
     async def _look(self, expected: Expectation) -> Payment:
         """Make one status call without repetitions: the loop that asked has its own schedule."""
@@ -669,9 +671,12 @@ class AsyncPayNexus:
         self._prompts.observe(observed)
         return observed
 
-    def _observe(self, observed: Payment) -> Payment:
+    def _observe(self, observed: Payment, expected: Expectation) -> Payment:
         self._prompts.observe(observed)
-        return self._followers.observe(observed)
+        payment = self._followers.observe(observed)
+        # What was known already may have been told to somebody who asked by the name only.
+        expected.check(payment)
+        return payment
 
     async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
         """Make a call that changes nothing, again where that may help."""

@@ -385,6 +385,30 @@ async def test_who_brings_a_payment_knows_better_than_an_answer(server: FakeServ
         assert (await paynexus.wait_for_completion(payment)).amount == 100
 
 
+async def test_what_was_told_to_one_is_not_what_another_asked_for(server: FakeServer):
+    """Who asks by name alone believes the answer; who brings the payment does not have to."""
+    async with server.client() as till:
+        payment = await initiate(server, till)
+    server.answers(status("completed", amount="1.00"), status("processing"))
+    async with server.client() as paynexus:
+        assert (await paynexus.get_payment_status(REFERENCE)).amount == 1
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status(payment)
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.wait_for_completion(payment)
+        (result,) = await paynexus.wait_for_all([payment])
+        assert isinstance(result.error, PaymentMismatchError)
+
+
+async def test_who_has_sent_the_prompt_knows_best(server: FakeServer):
+    """Even better than a caller who brings what an answer once said."""
+    async with server.client() as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("completed", amount="1.00"))
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status(attrs.evolve(payment, amount=1))
+
+
 async def test_nobody_gives_up_without_a_look(server: FakeServer):
     """However short the wait is, beside the schedule: the last moment is worth a call."""
     async with server.client(patience="thrifty") as paynexus:
