@@ -258,7 +258,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "other amount": Shape(_other_amount, 16, 30),
     "other phone": Shape(_other_phone, 10, 30),
     "other reference": Shape(_other_reference, 0, 12),
-    "another payment's answer": Shape(_another, 24, 40),
+    "another payment's answer": Shape(_another, 40, 40),
     "stale status": Shape(_stale, 0, 90),
     "redirect": Shape(_redirect, 14, 10, handled=None),
     "garbage": Shape(_garbage, 8, 10, handled=None),

@@ -417,3 +417,21 @@ def _believes_a_mismatch() -> Plant:
         return payment
 
     return patch.object(AsyncPayNexus, "_conclude_initiate", conclude)
+
+
+@_mutant("as it was: what was told to one is what another asked for", 3)
+def _believes_what_was_told() -> Plant:
+    def observe(self: Any, observed: Payment, _: Any) -> Payment:
+        self._prompts.observe(observed)
+        return self._followers.observe(observed)
+
+    return patch.object(AsyncPayNexus, "_observe", observe)
+
+
+@_mutant("as it was: what a caller brings outranks what was sent", 3)
+def _believes_the_caller() -> Plant:
+    def completed(self: Any, expected: models.Expectation) -> models.Expectation:
+        follower = self._find(expected.names)
+        return expected if follower is None else expected.completed(follower.expected)
+
+    return patch.object(_follow.Followers, "completed", completed)

@@ -213,8 +213,9 @@ class Oracle:
         self, who: str, payment: Payment, called: Called, asked: Any, prompt: Any
     ) -> None:
         """A payment that was asked for by what it should be is completed as that, or not at all."""
-        if _is_payment(asked) and (asked.amount is None or asked.phone is None):
-            return
+        is_stranger = _is_payment(asked) and called.client != self.server.senders[prompt.reference]
+        if is_stranger and (asked.amount, asked.phone) != (prompt.amount, prompt.phone):
+            return  # it knows what the caller brings, and that is wrong
         if payment.amount != prompt.amount or not (payment.phone or "").endswith(prompt.phone[3:]):
             self.violated(3, f"{who}: not as asked: {payment!r} of {prompt!r}")
 
@@ -343,12 +344,12 @@ class Oracle:
                 continue
             order = called.order
             key = (x.origin.client, order.phone, order.amount)
-            if not called.own_schedule:
+            if not called.insists:
                 for earlier in sent[key]:
                     first = calls[earlier.origin.call]
                     if first is called or (_outcome(first) == "rejected" and _before(first, x)):
                         continue
-                    if first.own_schedule and first.started_at >= called.started_at:
+                    if first.insists and first.started_at >= called.started_at:
                         continue  # that one insisted, beside this one
                     if self._may_be_open(earlier, x):
                         self.violated(1, f"call {x.origin.call} beside {earlier.origin.call}")
@@ -379,7 +380,7 @@ class Oracle:
             order = calls[call].order if call in calls else None
             if order is None or order.policy != "truth table" or order.style == "comes back":
                 continue
-            if not calls[call].own_schedule:
+            if not calls[call].insists:
                 prompts[order.number] += 1
         for number, count in prompts.items():
             if count > 1 and number not in excused:
@@ -452,7 +453,8 @@ class Oracle:
         answered = {
             x.origin.call: x
             for x in self.network.exchanges
-            if x.initiates and x.read_at is not None and not x.fate.fault and x.status_code == 200
+            if x.initiates and x.read_at is not None and not x.fate.fault and x.reference
+            if self.server.records[x.reference].scenario.name not in _LIES
         }
         for called in self.calls:
             if not isinstance(called.error, DuplicatePaymentError) or called.order is None:

@@ -68,7 +68,8 @@ class Server:
         self._rng = rng
         self._snapshots: dict[str, list[Mapping[str, Any]]] = {}
         self.records: dict[str, Record] = {}
-        self.calls: dict[str, int] = {}  # which call a prompt came from
+        self.calls: dict[str, int] = {}  # which call a prompt came from, and which client
+        self.senders: dict[str, int] = {}
         network.serve = self.serve
 
     def serve(self, exchange: Exchange, stream: Stream) -> None:
@@ -124,6 +125,7 @@ class Server:
         if reply.reference and exchange.initiates:
             record = self.records[reply.reference] = self.ledger.records[-1]
             self.calls[reply.reference] = exchange.origin.call
+            self.senders[reply.reference] = exchange.origin.client
             if record.scenario.name.endswith("all along") and self._rng.random() < 0.5:
                 data = {**reply.document["data"], **record.scenario.steps[0].fields}  # type: ignore[dict-item]
                 reply = attrs.evolve(reply, document={**reply.document, "data": data})

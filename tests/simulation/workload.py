@@ -82,7 +82,9 @@ class Called:
         outcome: what it returned.
         error: what it raised.
         updates: what a watch yielded, and when.
-        results: what a bulk yielded.
+        results: what a bulk yielded, and when.
+        own_schedule: whether the caller said when to look.
+        insists: whether the caller allowed a second prompt.
     """
 
     number: int
@@ -94,6 +96,7 @@ class Called:
     asked: Any = None
     revisions: float = 0.0
     own_schedule: bool = False
+    insists: bool = False
     ordered: bool = False
     ended_at: float | None = None
     cancelled_at: float | None = None
@@ -131,7 +134,7 @@ _SCENARIOS: Final = (
     ("other-reference", 3),
     ("stuck", 3),
 )
-_POLICIES: Final = (("truth table", 60), ("naive", 25), ("once", 15))
+_POLICIES: Final = (("truth table", 55), ("naive", 32), ("once", 13))
 _STYLES: Final = (
     ("wait", 22),
     ("pay", 18),
@@ -374,7 +377,7 @@ class Shop:
             make,
             limit=timeout + wants if pays else timeout,
             order=order,
-            own_schedule=insists,
+            insists=insists,
             cancel_after=cancel_after if is_cancelled else None,
         )
 
