@@ -419,7 +419,11 @@ class _Follower:
         """Look at once, unless this client has just seen the payment and follows its schedule."""
         if self._looked_at is None or terms.wait is not None:
             return 0.0
-        return max(self._looked_at + self._scheduled_seconds(self._looked_at) - now, 0.0)
+        due_at = self._looked_at + self._scheduled_seconds(self._looked_at)
+        last_at = terms.deadline - _LAST_LOOK_SECONDS
+        if max(self._looked_at + _LAST_LOOK_SECONDS, now) <= last_at < due_at:
+            due_at = last_at  # as between two looks: nobody gives up without one
+        return max(due_at - now, 0.0)
 
     def _scheduled_seconds(self, looked_at: float) -> float:
         """Ask the schedule, for the payment's age at its last look."""
@@ -492,6 +496,18 @@ class Followers:
         """Merge an answer, from wherever it came, into what is known; return what holds."""
         return self._follower(Expectation.of(payment)).observe(payment, self.now())
 
+    def completed(self, expected: Expectation) -> Expectation:
+        """Add what is known of a payment to what its answer must agree with.
+
+        Whoever brings a payment knows better than answers; whoever has sent its prompt knows best.
+        """
+        follower = self._find(expected.names)
+        if follower is None:
+            return expected
+        if follower.initiated_at is not None:
+            return follower.expected.completed(expected)
+        return expected.completed(follower.expected)
+
     def ended(self, after: float, by: float) -> None:
         """Learn that a payment ended between two ages."""
         if self._learns:
@@ -504,9 +520,13 @@ class Followers:
 
     def initiated(self, payment: Payment) -> None:
         """Note a payment that this client has just initiated."""
-        follower = self._follower(Expectation.of(payment))
+        self.sent(Expectation.of(payment)).observe(payment, self.now())
+
+    def sent(self, expected: Expectation) -> _Follower:
+        """Note a prompt that this client has just sent, and what its payment is to be."""
+        follower = self._follower(expected)
         follower.initiated(self.now())
-        follower.observe(payment, self.now())
+        return follower
 
     async def wait(self, expected: Expectation, known: Payment | None, terms: Terms) -> Payment:
         """Wait until the payment has ended.
@@ -595,15 +615,22 @@ class Followers:
     def close(self) -> None:
         """Let all callers go: the client is being closed."""
         for follower in tuple(self._followed.values()):
-            follower.end(
-                ClientStateError(
-                    f"the client was closed while payment {follower.expected.label} was waited "
-                    "for; it has not failed: ask for it again"
-                )
-            )
+            follower.end(self.left(follower.expected))
+
+    @staticmethod
+    def left(expected: Expectation) -> ClientStateError:
+        """Build the error of a wait that ended because the client was closed."""
+        return ClientStateError(
+            f"the client was closed while payment {expected.label} was waited for; "
+            "it has not failed: ask for it again"
+        )
 
     def _meet(self, expected: Expectation, known: Payment | None) -> _Follower:
         follower = self._follower(expected)
+        if known is not None:
+            follower.expected = self.completed(expected)
+        if follower.known is not None:  # perhaps told to somebody who knew the name only
+            follower.expected.check(follower.known)
         if known is not None and (follower.known is None or known.is_terminal):
             follower.observe(known, self.now())
         return follower
@@ -611,8 +638,7 @@ class Followers:
     def _follower(self, expected: Expectation) -> _Follower:
         """Find the payment by either of its names, or begin to know it."""
         names = expected.names
-        found = (self._followed.get(n) or self._remembered.get(n) for n in names)
-        follower = next((f for f in found if f is not None), None)
+        follower = self._find(names)
         if follower is None:
             follower = _Follower(expected, self)
         else:
@@ -624,6 +650,10 @@ class Followers:
                 else:
                     self._remember(name, follower)
         return follower
+
+    def _find(self, names: tuple[str, ...]) -> _Follower | None:
+        found = (self._followed.get(n) or self._remembered.get(n) for n in names)
+        return next((f for f in found if f is not None), None)
 
     def _remember(self, name: str, follower: _Follower) -> None:
         self._remembered[name] = follower

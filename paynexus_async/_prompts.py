@@ -67,9 +67,9 @@ class Prompts:
 
     def settle(self, prompt: Prompt, outcome: Payment | Exception) -> None:
         """Note what became of the attempt: only a proof that nothing was sent ends it."""
-        if isinstance(outcome, PaymentMismatchError):
+        if isinstance(outcome, PaymentMismatchError) and self._is_of_this(outcome):
             outcome = outcome.answered
-        if isinstance(outcome, PaymentOutcomeUnknown):
+        if isinstance(outcome, PaymentOutcomeUnknown | PaymentMismatchError):
             prompt.unknown = True
         elif isinstance(outcome, Exception):
             self._end(prompt)
@@ -78,6 +78,16 @@ class Prompts:
             for name in _names(outcome):
                 self._by_name[name] = prompt
             self.observe(outcome)
+
+    def _is_of_this(self, error: PaymentMismatchError) -> bool:
+        """Whether a mismatching answer is about the prompt just sent, and not another payment's.
+
+        A wrong one would end this prompt when that payment ends. So it has a name that is new here,
+        the same phone, and has not ended.
+        """
+        names = _names(error.answered)
+        is_new = bool(names) and self._by_name.keys().isdisjoint(names)
+        return is_new and "phone" not in error.differences and not error.answered.is_terminal
 
     def observe(self, payment: Payment) -> None:
         """Note what an answer tells about a payment; a prompt whose payment has ended is over."""

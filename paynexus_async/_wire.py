@@ -53,6 +53,7 @@ __all__ = [
     "expect_checkout_id",
     "expect_reference",
     "expectation_of",
+    "expectation_of_intent",
     "initiate_call",
     "never_sent",
     "outcome_of_initiate",
@@ -364,6 +365,11 @@ def expectation_of(payment: Payment | str) -> Expectation:
     return expected
 
 
+def expectation_of_intent(intent: Intent) -> Expectation:
+    """What the payment of a prompt must agree with, before it has a name."""
+    return Expectation(amount=intent.amount, phone=intent.phone)
+
+
 def expect_reference(reference: str) -> Expectation:
     """Expect the payment with this reference."""
     expected = Expectation(reference=reference)
@@ -532,8 +538,7 @@ def outcome_of_initiate(intent: Intent, answer: APIResponse | APIError) -> Payme
         PaymentMismatchError: a prompt is out, and it is not the one that was asked for.
         PaymentOutcomeUnknown: anything else; a prompt may be out.
     """
-    call = initiate_call(intent)
-    expected = Expectation(amount=intent.amount, phone=intent.phone)
+    call, expected = initiate_call(intent), expectation_of_intent(intent)
     try:
         if isinstance(answer, APIError):
             raise answer

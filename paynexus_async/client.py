@@ -30,6 +30,7 @@ from ._wire import (
     expect_checkout_id,
     expect_reference,
     expectation_of,
+    expectation_of_intent,
     initiate_call,
     never_sent,
     outcome_of_initiate,
@@ -42,6 +43,7 @@ from ._wire import (
 )
 from .exceptions import (
     APIError,
+    ClientStateError,
     ConfigurationError,
     InvalidRequestError,
     PayNexusError,
@@ -408,7 +410,10 @@ class AsyncPayNexus:
         payment = await self.initiate_payment(
             amount, phone, description, allow_duplicate=allow_duplicate, timeout=timeout
         )
-        return await self.wait_for_completion(payment, max_wait=max_wait, wait=wait, stop=stop)
+        try:
+            return await self.wait_for_completion(payment, max_wait=max_wait, wait=wait, stop=stop)
+        except ClientStateError as error:  # closed meanwhile: before the waiting, or during it
+            raise self._followers.left(expectation_of(payment)) from error
 
     async def wait_for_completion(
         self,
@@ -557,11 +562,11 @@ class AsyncPayNexus:
         ) -> Waiting | None:
             try:
                 expected, terms = expectation_of(item), self._terms(max_wait, None, None)
+                known = item if isinstance(item, Payment) else None
+                return self._followers.tell(expected, known, terms, tell)
             except PayNexusError as error:
                 tell(error)
                 return None
-            known = item if isinstance(item, Payment) else None
-            return self._followers.tell(expected, known, terms, tell)
 
         return follow_each(
             payments,
@@ -590,9 +595,8 @@ class AsyncPayNexus:
 
     async def _check(self, item: str | Payment, calling: Callable[[bool], None]) -> Payment:
         """Make one check of a bulk, whose permit may be long in coming."""
-        expected = expectation_of(item)
-        call = status_call(expected)
-        conclude = partial(_conclude_read, partial(read_payment, call, expected=expected))
+        call, read, expected = self._status_of(expectation_of(item))
+        conclude = partial(_conclude_read, read)
         seconds = min(self._options.timeout_seconds, _READ_ATTEMPT_SECONDS_MAX)
 
         async def attempt() -> Payment:
@@ -610,7 +614,7 @@ class AsyncPayNexus:
             retries=self._options.retries,
             deadline=math.inf,
         )
-        return self._observe(observed)
+        return self._observe(observed, expected)
 
     async def _prove_that_none_is_open(self, intent: Intent, deadline: float) -> None:
         """Refuse a second prompt beside a first one that may be open.
@@ -637,17 +641,28 @@ class AsyncPayNexus:
             payment = outcome_of_initiate(prompt.intent, answer)
         except PayNexusError as error:
             self._prompts.settle(prompt, error)
+            if prompt.payment is not None:  # sent, for something else than was asked
+                named = attrs.evolve(Expectation.of(prompt.payment), amount=None, phone=None)
+                self._followers.sent(named.completed(expectation_of_intent(prompt.intent)))
             raise
         self._prompts.settle(prompt, payment)
         self._followers.initiated(payment)
         return payment
 
     async def _status(self, expected: Expectation, timeout: float | None) -> Payment:
-        call = status_call(expected)
-        observed = await self._read(
-            call, partial(read_payment, call, expected=expected), self._deadline(timeout)
-        )
-        return self._observe(observed)
+        call, read, expected = self._status_of(expected)
+        return self._observe(await self._read(call, read, self._deadline(timeout)), expected)
+
+    def _status_of(
+        self, expected: Expectation
+    ) -> tuple[Call, Callable[[APIResponse], Payment], Expectation]:
+        """Return the call that asks for a payment, what reads its answer, and what it is held to.
+
+        To what this client knows, too: all who wait for the payment hear of the answer, and they
+        did not ask for another amount.
+        """
+        call, expected = status_call(expected), self._followers.completed(expected)
+        return call, partial(read_payment, call, expected=expected), expected
 
     async def _look(self, expected: Expectation) -> Payment:
         """Make one status call without repetitions: the loop that asked has its own schedule."""
@@ -658,9 +673,12 @@ class AsyncPayNexus:
         self._prompts.observe(observed)
         return observed
 
-    def _observe(self, observed: Payment) -> Payment:
+    def _observe(self, observed: Payment, expected: Expectation) -> Payment:
         self._prompts.observe(observed)
-        return self._followers.observe(observed)
+        payment = self._followers.observe(observed)
+        # What was known already may have been told to somebody who asked by the name only.
+        expected.check(payment)
+        return payment
 
     async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
         """Make a call that changes nothing, again where that may help."""

@@ -92,7 +92,10 @@ class ConfigurationError(PayNexusError):
 
 
 class ClientStateError(PayNexusError, RuntimeError):
-    """The client is closed, or belongs to another event loop. Nothing was sent."""
+    """The client is closed, or belongs to another event loop. Nothing was sent.
+
+    Unless its message names a payment: that one was waited for when the client was closed.
+    """
 
 
 class InvalidRequestError(PayNexusError, ValueError):

@@ -330,7 +330,7 @@ class PaymentRevision(PaymentUpdate):
     """
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class PaymentResult:
     """What became of one of many: a payment, or the error that stands in its place.
 
@@ -343,6 +343,12 @@ class PaymentResult:
     asked: str | Payment
     payment: Payment | None = None
     error: PayNexusError | None = None
+
+    def __repr__(self) -> str:
+        """Show all; what was asked for, a checkout request id, may hold a phone number."""
+        asked = repr(self.asked)
+        asked = asked if isinstance(self.asked, Payment) else mask_phones(asked)
+        return f"PaymentResult(asked={asked}, payment={self.payment!r}, error={self.error!r})"
 
     def unwrap(self) -> Payment:
         """Return the payment.

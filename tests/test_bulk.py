@@ -17,13 +17,25 @@ from paynexus_async import (
     ConfigurationError,
     InvalidRequestError,
     NotFoundError,
+    Payment,
     PaymentResult,
+    PaymentStatus,
     PaymentStillPending,
     PayNexusError,
 )
 from paynexus_async._transport import _POOL_CONNECTIONS_MAX as CONNECTIONS_MAX
 
-from .fakes import CHECKOUT_ID, PUBLIC_KEY, SECRET_KEY, data, refusal
+from .fakes import (
+    CHECKOUT_ID,
+    PHONE,
+    PUBLIC_KEY,
+    REFERENCE,
+    SECRET_KEY,
+    FakeServer,
+    data,
+    refusal,
+    status,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -336,3 +348,31 @@ async def test_a_bulk_under_a_quota_takes_what_the_quota_gives():
         results = [r async for r in paynexus.check_payments(names(180))]
         assert all(result.error is None for result in results)
         assert 110 < anyio.current_time() - started < 185
+
+
+async def test_a_gap_in_a_list_gets_its_result_and_hides_nothing(server: FakeServer):
+    """References out of a database may be null; what comes after them is asked for all the same."""
+    server.answers(status("completed"))
+
+    async def drip() -> AsyncIterator[Any]:
+        for item in (None, REFERENCE):
+            yield item
+
+    async with server.client() as paynexus:
+        for items in ([None, REFERENCE], drip()):
+            async with aclosing(paynexus.check_payments(items, ordered=True)) as results:
+                gap, found = [result async for result in results]
+            assert isinstance(gap.error, InvalidRequestError)
+            assert found.unwrap().succeeded
+        first, second = await paynexus.wait_for_all([None, REFERENCE])
+    assert isinstance(first.error, InvalidRequestError)
+    assert second.unwrap().succeeded
+
+
+async def test_a_result_prints_no_phone():
+    """A checkout request id ends in one."""
+    result = PaymentResult(asked=CHECKOUT_ID)
+    assert PHONE[3:] not in repr(result)
+    assert "ws_CO_" in repr(result)
+    payment = Payment(reference="254746990866X", status=PaymentStatus.FAILED, status_text="failed")
+    assert f"asked={payment!r}" in repr(PaymentResult(asked=payment, payment=payment))

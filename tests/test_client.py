@@ -247,6 +247,24 @@ async def test_a_closed_client_says_so(server: FakeServer):
     assert server.requests == []
 
 
+async def test_paying_names_the_payment_when_the_client_is_closed(server: FakeServer):
+    """Its prompt is out: nobody may be told that nothing was sent."""
+    server.latency_seconds = 1.0
+    server.answers(initiated(), status("processing"))
+    for closes_at in (0.5, 1.5):  # while the prompt is being sent, and while it is waited for
+        paynexus = server.client()
+        async with anyio.create_task_group() as group:
+
+            async def close(paynexus: AsyncPayNexus = paynexus, at: float = closes_at) -> None:
+                await anyio.sleep(at)
+                await paynexus.aclose()
+
+            group.start_soon(close)
+            with pytest.raises(ClientStateError, match=f"{REFERENCE}.*has not failed"):
+                await paynexus.pay(100, PHONE)
+    assert server.initiates == 2
+
+
 def test_a_client_from_another_event_loop_says_so(server: FakeServer):
     """Instead of hanging, or failing in the depths of a socket."""
     server.answers(status("processing"))
@@ -486,6 +504,37 @@ async def test_a_prompt_for_something_else_stays_open(server: FakeServer):
         with pytest.raises(DuplicatePaymentError) as refused:
             await initiate(paynexus)
         assert refused.value.reference == REFERENCE
+
+
+async def test_a_prompt_for_something_else_is_held_to_what_was_asked(server: FakeServer):
+    """Whoever follows it is told once more, and is not told that it is paid."""
+    server.answers(initiated(amount=1000))
+    async with server.client() as paynexus:
+        with pytest.raises(PaymentMismatchError):
+            await initiate(paynexus)
+        with pytest.raises(DuplicatePaymentError) as refused:
+            await initiate(paynexus)
+        server.answers(status("completed", amount="1000.00"))
+        for follow in (REFERENCE, refused.value.payment):
+            assert follow is not None
+            with pytest.raises(PaymentMismatchError):
+                await paynexus.wait_for_completion(follow)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"phone": "254700000001"}, {"amount": 1, "status": "completed"}], ids=str
+)
+async def test_another_payments_answer_is_no_proof_that_a_prompt_is_over(server, fields):
+    """A server that mixes up its answers does not open the way for a second prompt."""
+    server.answers(initiated(**fields), status("completed", **fields), initiated())
+    async with server.client() as paynexus:
+        with pytest.raises(PaymentMismatchError):
+            await initiate(paynexus)
+        await paynexus.get_payment_status(REFERENCE)
+        with pytest.raises(DuplicatePaymentError) as refused:
+            await initiate(paynexus)
+        assert refused.value.reference is None
+    assert server.initiates == 1
 
 
 async def test_the_memory_of_prompts_is_bounded(server: FakeServer, monkeypatch):

@@ -385,6 +385,65 @@ async def test_an_end_that_contradicts_what_was_asked_is_raised(server: FakeServ
         assert (caught.value.asked.phone, caught.value.answered.phone) == (PHONE, "254700000001")
 
 
+async def test_who_asks_by_name_completes_nobody_elses_payment(server: FakeServer):
+    """All hear of an answer: so it is held to what this client knows, not to the name alone."""
+    async with server.client() as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("completed", amount="1.00"))
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status(REFERENCE)
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status_by_checkout_id(CHECKOUT_ID)
+        async with aclosing(paynexus.check_payments([REFERENCE])) as results:
+            assert [type(r.error) for r in [r async for r in results]] == [PaymentMismatchError]
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.wait_for_completion(payment)
+
+
+async def test_who_brings_a_payment_knows_better_than_an_answer(server: FakeServer):
+    """A wrong amount, told on the way to a client that did not initiate, does not stick."""
+    async with server.client() as till:
+        payment = await initiate(server, till)
+    server.answers(status("processing", amount="1.00"), status("completed"))
+    async with server.client() as paynexus:
+        await paynexus.get_payment_status(REFERENCE)
+        assert (await paynexus.wait_for_completion(payment)).amount == 100
+
+
+async def test_what_was_told_to_one_is_not_what_another_asked_for(server: FakeServer):
+    """Who asks by name alone believes the answer; who brings the payment does not have to."""
+    async with server.client() as till:
+        payment = await initiate(server, till)
+    server.answers(status("completed", amount="1.00"), status("processing"))
+    async with server.client() as paynexus:
+        assert (await paynexus.get_payment_status(REFERENCE)).amount == 1
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status(payment)
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.wait_for_completion(payment)
+        (result,) = await paynexus.wait_for_all([payment])
+        assert isinstance(result.error, PaymentMismatchError)
+
+
+async def test_who_has_sent_the_prompt_knows_best(server: FakeServer):
+    """Even better than a caller who brings what an answer once said."""
+    async with server.client() as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("completed", amount="1.00"))
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status(attrs.evolve(payment, amount=1))
+
+
+async def test_nobody_gives_up_without_a_look(server: FakeServer):
+    """However short the wait is, beside the schedule: the last moment is worth a call."""
+    async with server.client(patience="thrifty") as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("completed"))
+        started = anyio.current_time()
+        assert (await paynexus.wait_for_completion(payment, max_wait=3)).succeeded
+        assert server.times == [pytest.approx(started + 2)]
+
+
 async def test_a_stranger_is_held_to_its_first_answer(server: FakeServer):
     """An amount that changes on the way is a contradiction too."""
     server.answers(status("processing"), status("completed", amount="1.00"))

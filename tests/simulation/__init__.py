@@ -1,0 +1,1 @@
+"""A deterministic simulation: the real client, and a world that follows from a seed."""

@@ -1,0 +1,437 @@
+"""Planted defects: each breaks one promise of the client, and the oracle has to say which.
+
+Some are mistakes that any client could make; those under "As it was" are the ones that this
+simulation has found in the real one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final
+from unittest.mock import patch
+
+import anyio
+import attrs
+import httpx
+
+from paynexus_async import (
+    AsyncPayNexus,
+    Change,
+    Payment,
+    PaymentOutcomeUnknown,
+    PaymentResult,
+    PaymentStatus,
+    PaymentStillPending,
+    PayNexusError,
+    Schedule,
+    _bulk,
+    _follow,
+    _prompts,
+    _quota,
+    _tasks,
+    _transport,
+    _wire,
+    models,
+    status,
+)
+from paynexus_async._wire import connection_error
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+@attrs.frozen
+class Mutant:
+    """A defect.
+
+    Attributes:
+        name: what the client does wrong.
+        promises: those of which it breaks one at least.
+        plant: patches the client.
+    """
+
+    name: str
+    promises: frozenset[int]
+    plant: Callable[[], AbstractContextManager[object]]
+
+
+MUTANTS: Final[list[Mutant]] = []
+Plant = AbstractContextManager[object]
+
+
+def _mutant(name: str, *promises: int) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
+    def register(plant: Callable[[], Plant]) -> Callable[[], Plant]:
+        MUTANTS.append(Mutant(name, frozenset(promises), plant))
+        return plant
+
+    return register
+
+
+# --- Sending
+
+
+@_mutant("sends an initiate again when its answer was lost", 1)
+def _repeats() -> Plant:
+    real = _transport.Transport._round_trip
+
+    async def again(self: Any, exchange: Any, key: Any, headers: Any) -> Any:
+        try:
+            return await real(self, exchange, key, headers)
+        except httpx.TransportError:
+            exchange._headers_sent = False
+            return await real(self, exchange, key, headers)
+
+    return patch.object(_transport.Transport, "_round_trip", again)
+
+
+@_mutant("follows redirects", 1)
+def _follows_redirects() -> Plant:
+    real = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def follow(self: Any, request: httpx.Request) -> httpx.Response:
+        response = await real(self, request)
+        if response.status_code not in {307, 308} or request.method != "POST":
+            return response
+        await response.aclose()
+        timeout = {"timeout": request.extensions["timeout"]}
+        body = request.stream._stream  # type: ignore[attr-defined]
+        again = httpx.Request("POST", request.url, headers=request.headers, extensions=timeout)
+        again.stream = _transport._Body(body)
+        return await real(self, again)
+
+    return patch.object(httpx.AsyncHTTPTransport, "handle_async_request", follow)
+
+
+@_mutant("knows no prompt that is open", 1)
+def _knows_no_prompt() -> Plant:
+    return patch.object(_prompts.Prompts, "open_like", lambda *_: None)
+
+
+@_mutant("forgets the prompts of a caller who was cancelled", 1)
+def _forgets_cancelled() -> Plant:
+    real = AsyncPayNexus.initiate_payment
+
+    async def forget(self: Any, *args: Any, **options: Any) -> Payment:
+        try:
+            return await real(self, *args, **options)
+        except anyio.get_cancelled_exc_class():
+            self._prompts._prompts.clear()
+            raise
+
+    return patch.object(AsyncPayNexus, "initiate_payment", forget)
+
+
+@_mutant("forgets a prompt whose outcome is unknown", 1)
+def _forgets_unknown() -> Plant:
+    real = _prompts.Prompts.settle
+
+    def settle(self: Any, prompt: Any, outcome: Any) -> None:
+        real(self, prompt, outcome)
+        if isinstance(outcome, PaymentOutcomeUnknown):
+            self._end(prompt)
+
+    return patch.object(_prompts.Prompts, "settle", settle)
+
+
+# --- What is said of an initiate
+
+
+@_mutant("tells from the exception's class that nothing was sent", 1, 2)
+def _guesses() -> Plant:
+    real = _transport._Exchange.failed
+
+    def failed(self: Any, error: BaseException, key: Any) -> Any:
+        if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
+            return connection_error(self.call, "no", never_sent=True, timed_out=False)
+        return real(self, error, key)
+
+    return patch.object(_transport._Exchange, "failed", failed)
+
+
+@_mutant("takes `success: false` for a rejection", 2)
+def _believes_false() -> Plant:
+    return patch.object(_wire, "_REJECTIONS", _wire._REJECTIONS | {200})
+
+
+@_mutant("takes a 5xx for a rejection", 2)
+def _believes_5xx() -> Plant:
+    return patch.object(_wire, "_REJECTIONS", _wire._REJECTIONS | {500, 502, 503, 504})
+
+
+# --- What is said of a payment
+
+
+@_mutant("refuses late truth", 3)
+def _refuses_late_truth() -> Plant:
+    return patch.object(status, "REVISIONS", {})
+
+
+@_mutant("ends a watch with the payment, late truth or not", 3)
+def _ends_watches() -> Plant:
+    def end_if_settled(self: Any, payment: Payment, _: float) -> None:
+        if payment.is_terminal:
+            self.end()
+
+    return patch.object(_follow._Subscription, "end_if_settled", end_if_settled)
+
+
+@_mutant("lets an old answer take a newer one back", 3)
+def _regresses() -> Plant:
+    def advance(known: PaymentStatus, observed: PaymentStatus) -> tuple[PaymentStatus, Change]:
+        return observed, Change.SAME if known is observed else Change.ADVANCED
+
+    return patch.object(models, "advance", advance)
+
+
+@_mutant("does not compare the amount", 3)
+def _any_amount() -> Plant:
+    real = models.Expectation.check
+
+    def check(self: Any, answered: Payment, *, strictly: bool = False) -> None:
+        real(attrs.evolve(self, amount=None), answered, strictly=strictly)
+
+    return patch.object(models.Expectation, "check", check)
+
+
+@_mutant("does not compare the reference", 3)
+def _any_reference() -> Plant:
+    real = models.Expectation.check
+
+    def check(self: Any, answered: Payment, *, strictly: bool = False) -> None:
+        named = models.Expectation(amount=self.amount, phone=self.phone)
+        real(named, attrs.evolve(answered, amount=None, phone=None), strictly=strictly)
+
+    return patch.object(models.Expectation, "check", check)
+
+
+@_mutant("takes an undocumented word for an end", 4)
+def _ends_by_any_word() -> Plant:
+    words = status.TERMINAL | {PaymentStatus.UNDOCUMENTED}
+    return patch.object(PaymentStatus, "is_terminal", property(lambda self: self in words))
+
+
+@_mutant("reports a wait that ran out as a failure", 4)
+def _fails_by_clock() -> Plant:
+    real = _follow.Followers.wait
+
+    async def wait(self: Any, *args: Any) -> Payment:
+        try:
+            return await real(self, *args)
+        except PaymentStillPending as error:
+            if error.payment is None:
+                raise
+            failed = PaymentStatus.FAILED
+            return attrs.evolve(error.payment, status=failed, status_text="failed")
+
+    return patch.object(_follow.Followers, "wait", wait)
+
+
+# --- Time, tasks, connections
+
+
+@_mutant("takes its request along when a caller is cancelled", 5)
+def _dies_with_the_caller() -> Plant:
+    real = _tasks.OwnedTask.wait
+
+    async def wait(self: Any) -> None:
+        try:
+            await real(self)
+        except BaseException:
+            self.cancel()
+            raise
+
+    return patch.object(_tasks.OwnedTask, "wait", wait)
+
+
+@_mutant("ignores max_wait", 5)
+def _waits_on() -> Plant:
+    real = AsyncPayNexus._terms
+
+    def terms(self: Any, max_wait: float, *args: Any) -> Any:
+        return real(self, max_wait + 20, *args)
+
+    return patch.object(AsyncPayNexus, "_terms", terms)
+
+
+@_mutant("lets an exchange take longer than it may", 5)
+def _takes_its_time() -> Plant:
+    real = _transport.Transport.exchange
+
+    async def exchange(self: Any, *args: Any, timeout_seconds: float, **options: Any) -> Any:
+        return await real(self, *args, timeout_seconds=timeout_seconds + 9, **options)
+
+    return patch.object(_transport.Transport, "exchange", exchange)
+
+
+@_mutant("loses the connection of a request that failed", 5)
+def _loses_lanes() -> Plant:
+    real = _transport._Lanes.put_back
+
+    def put_back(self: Any, call: Any, lane: Any) -> None:
+        if sys.exc_info()[0] is None:
+            real(self, call, lane)
+
+    return patch.object(_transport._Lanes, "put_back", put_back)
+
+
+@_mutant("leaves its tasks behind when it is closed", 5)
+def _leaves_tasks() -> Plant:
+    async def close(self: Any, seconds: float) -> None:
+        """Do nothing."""
+
+    return patch.object(_tasks.OwnedTasks, "close", close)
+
+
+# --- Many payments
+
+
+@_mutant("lets one bad item end a bulk", 6)
+def _ends_bulks() -> Plant:
+    real = AsyncPayNexus._check
+
+    async def check(self: Any, *args: Any) -> Payment:
+        try:
+            return await real(self, *args)
+        except PayNexusError as error:
+            raise RuntimeError from error
+
+    return patch.object(AsyncPayNexus, "_check", check)
+
+
+@_mutant("loses a result of a bulk wait that ran out", 6)
+def _loses_results() -> Plant:
+    real = _bulk._Collector.put
+
+    def put(self: Any, number: int, result: PaymentResult) -> None:
+        if self._early is None and isinstance(result.error, PaymentStillPending):
+            self.wake()
+        else:
+            real(self, number, result)
+
+    return patch.object(_bulk._Collector, "put", put)
+
+
+# --- Secrets
+
+
+@_mutant("puts the key into an error", 7)
+def _leaks_the_key() -> Plant:
+    real = _transport._Exchange.failed
+
+    def failed(self: Any, error: BaseException, key: Any) -> Any:
+        leaking = real(self, error, key)
+        leaking.args = (f"{leaking.message} with {key.reveal()}",)
+        return leaking
+
+    return patch.object(_transport._Exchange, "failed", failed)
+
+
+@_mutant("shows whole phones", 7)
+def _shows_phones() -> Plant:
+    return patch.object(models, "mask_phones", lambda text: text)
+
+
+# --- Calls
+
+
+@_mutant("ignores Retry-After", 8)
+def _ignores_retry_after() -> Plant:
+    return patch.object(_quota.Quota, "refused", lambda self, now, _: self._ended(now))
+
+
+@_mutant("polls as fast as it can", 8)
+def _polls() -> Plant:
+    return patch.object(Schedule, "seconds_to_next_look", lambda *_: 0.3)
+
+
+# --- As it was
+
+
+@_mutant("as it was: whoever asks by name completes everybody's payment", 3)
+def _holds_to_the_name_only() -> Plant:
+    return patch.object(_follow.Followers, "completed", lambda _, expected: expected)
+
+
+@_mutant("as it was: gives up a short wait without a look", 3)
+def _gives_up_early() -> Plant:
+    def seconds(self: Any, terms: Any, now: float) -> float:
+        if self._looked_at is None or terms.wait is not None:
+            return 0.0
+        return max(self._looked_at + self._scheduled_seconds(self._looked_at) - now, 0.0)
+
+    return patch.object(_follow._Follower, "_seconds_to_first_look", seconds)
+
+
+@_mutant("as it was: another payment's answer ends a prompt", 1)
+def _believes_another() -> Plant:
+    return patch.object(_prompts.Prompts, "_is_of_this", lambda *_: True)
+
+
+@_mutant("as it was: says that nothing was sent when it was closed while paying", 2)
+def _says_nothing_was_sent() -> Plant:
+    async def pay(self: Any, *args: Any, max_wait: float, allow_duplicate: bool) -> Payment:
+        payment = await self.initiate_payment(*args, allow_duplicate=allow_duplicate)
+        return await self.wait_for_completion(payment, max_wait=max_wait)
+
+    return patch.object(AsyncPayNexus, "pay", pay)
+
+
+@_mutant("as it was: shows the phone in a result's checkout request id", 7)
+def _shows_results() -> Plant:
+    return patch.object(PaymentResult, "__repr__", lambda self: f"PaymentResult({self.asked!r})")
+
+
+@_mutant("as it was: an item that is None ends a bulk", 6)
+def _ends_at_none() -> Plant:
+    real = _bulk._Source.take
+
+    async def take(self: Any) -> Any:
+        taken = await real(self)
+        return None if taken is None or taken[1] is None else taken
+
+    return patch.object(_bulk._Source, "take", take)
+
+
+@_mutant("as it was: an answer outranks the payment that a caller brings", 3)
+def _believes_the_first() -> Plant:
+    def meet(self: Any, expected: models.Expectation, known: Payment | None) -> Any:
+        follower = self._follower(expected)
+        if known is not None and (follower.known is None or known.is_terminal):
+            follower.observe(known, self.now())
+        return follower
+
+    return patch.object(_follow.Followers, "_meet", meet)
+
+
+@_mutant("as it was: a prompt for something else may be paid as that", 3)
+def _believes_a_mismatch() -> Plant:
+    def conclude(self: Any, prompt: Any, answer: Any) -> Payment:
+        try:
+            payment = _wire.outcome_of_initiate(prompt.intent, answer)
+        except PayNexusError as error:
+            self._prompts.settle(prompt, error)
+            raise
+        self._prompts.settle(prompt, payment)
+        self._followers.initiated(payment)
+        return payment
+
+    return patch.object(AsyncPayNexus, "_conclude_initiate", conclude)
+
+
+@_mutant("as it was: what was told to one is what another asked for", 3)
+def _believes_what_was_told() -> Plant:
+    def observe(self: Any, observed: Payment, _: Any) -> Payment:
+        self._prompts.observe(observed)
+        return self._followers.observe(observed)
+
+    return patch.object(AsyncPayNexus, "_observe", observe)
+
+
+@_mutant("as it was: what a caller brings outranks what was sent", 3)
+def _believes_the_caller() -> Plant:
+    def completed(self: Any, expected: models.Expectation) -> models.Expectation:
+        follower = self._find(expected.names)
+        return expected if follower is None else expected.completed(follower.expected)
+
+    return patch.object(_follow.Followers, "completed", completed)
