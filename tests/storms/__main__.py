@@ -1,0 +1,59 @@
+"""The command: `python -m tests.storms cancel|faults|soak|hostile`; exits with 1 on a violation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import anyio
+
+from . import cancel
+from .recorder import Recorder
+from .report import Report
+
+BACKENDS = {"asyncio": ["asyncio"], "trio": ["trio"], "both": ["asyncio", "trio"]}
+
+
+def cancellations(arguments: argparse.Namespace) -> Iterator[Report]:
+    """With the client's own connections, and with a pool of ten of the caller's."""
+    for backend in BACKENDS[arguments.backend]:
+        for pool in ("client", "caller") if arguments.transport == "httpx" else ("client",):
+            storm = cancel.Storm(
+                requests=arguments.requests,
+                transport=arguments.transport,
+                pool=pool,
+                seed=arguments.seed,
+            )
+            with Recorder(seed=arguments.seed) as recorder:
+                yield anyio.run(cancel.run, storm, recorder, backend=backend)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.storms", description=__doc__)
+    storms = parser.add_subparsers(required=True)
+    for name, run in {"cancel": cancellations}.items():
+        storm = storms.add_parser(name, help=run.__doc__)
+        storm.set_defaults(run=run)
+        storm.add_argument("--backend", choices=BACKENDS, default="both")
+        storm.add_argument(
+            "--transport", choices=["httpx", "aiohttp", "pyreqwest"], default="httpx"
+        )
+        storm.add_argument("--seed", type=int, default=1)
+        if name == "cancel":
+            storm.add_argument("--requests", type=int, default=20_000)
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    broken = 0
+    for report in arguments.run(arguments):
+        report.print()
+        sys.stdout.flush()
+        broken += len(report.violations)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""How busy the event loop was, and when: what is late because of it is not the client's doing."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import anyio
+
+_TICK_SECONDS = 0.002
+
+
+class LagWatch:
+    """Sleeps for two milliseconds over and over, and notes each time that it woke too late."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+        self._lags: list[float] = []
+
+    async def run(self) -> None:
+        while True:
+            due = anyio.current_time() + _TICK_SECONDS
+            await anyio.sleep(_TICK_SECONDS)
+            now = anyio.current_time()
+            if now - due > _TICK_SECONDS:
+                self._ends.append(now)
+                self._lags.append(now - due)
+
+    @property
+    def most(self) -> float:
+        """The longest time for which nothing else had a turn, in seconds."""
+        return max(self._lags, default=0.0)
+
+    def within(self, since: float, until: float) -> float:
+        """For how many of these seconds the loop was busy."""
+        busy = 0.0
+        for i in range(bisect_left(self._ends, since), len(self._ends)):
+            begun = self._ends[i] - self._lags[i]
+            if begun >= until:
+                break
+            busy += max(min(self._ends[i], until) - max(begun, since), 0.0)
+        return busy
