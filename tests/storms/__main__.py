@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import anyio
 
 from . import cancel
 from .recorder import Recorder
-from .report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .report import Report
 
 BACKENDS = {"asyncio": ["asyncio"], "trio": ["trio"], "both": ["asyncio", "trio"]}
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 import httpx
@@ -22,9 +22,11 @@ from paynexus_async import (
 )
 
 from .lag import LagWatch
-from .recorder import Recorder, Truth
 from .report import Report, percentile
 from .wire import STORM_HEADER
+
+if TYPE_CHECKING:
+    from .recorder import Recorder, Truth
 
 SECRET_KEY = "sk_test_storm_0123456789"
 POOL = 10
