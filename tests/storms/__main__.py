@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from . import cancel
+from . import cancel, faults
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -33,10 +33,17 @@ def cancellations(arguments: argparse.Namespace) -> Iterator[Report]:
                 yield anyio.run(cancel.run, storm, recorder, backend=backend)
 
 
+def breakages(arguments: argparse.Namespace) -> Iterator[Report]:
+    """Faults at every byte of an initiate, with connections of the client's and of the caller's."""
+    for backend in BACKENDS[arguments.backend]:
+        for pool in ("client", "caller"):
+            yield anyio.run(faults.run, arguments.initiates, arguments.seed, pool, backend=backend)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.storms", description=__doc__)
     storms = parser.add_subparsers(required=True)
-    for name, run in {"cancel": cancellations}.items():
+    for name, run in {"cancel": cancellations, "faults": breakages}.items():
         storm = storms.add_parser(name, help=run.__doc__)
         storm.set_defaults(run=run)
         storm.add_argument("--backend", choices=BACKENDS, default="both")
@@ -46,6 +53,8 @@ def parse() -> argparse.Namespace:
         storm.add_argument("--seed", type=int, default=1)
         if name == "cancel":
             storm.add_argument("--requests", type=int, default=20_000)
+        if name == "faults":
+            storm.add_argument("--initiates", type=int, default=3_000)
     return parser.parse_args()
 
 

@@ -255,6 +255,7 @@ def _check_returns(storm: Storm, watch: LagWatch, report: Report) -> None:
         "later than 50 ms": len(late),
         "  of them with an idle loop": len(excess),
         "longest time the loop was busy (ms)": 1000 * watch.most,
+        "  of it with a processor of its own (ms)": 1000 * watch.cpu_of_most,
     }
     report.require_none(excess, "cancelled callers returned late, and the loop was idle")
 

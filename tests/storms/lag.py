@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 
 import anyio
@@ -15,20 +16,27 @@ class LagWatch:
     def __init__(self) -> None:
         self._ends: list[float] = []
         self._lags: list[float] = []
+        self._cpu: list[float] = []
 
     async def run(self) -> None:
         while True:
-            due = anyio.current_time() + _TICK_SECONDS
+            due, cpu = anyio.current_time() + _TICK_SECONDS, time.process_time()
             await anyio.sleep(_TICK_SECONDS)
             now = anyio.current_time()
             if now - due > _TICK_SECONDS:
                 self._ends.append(now)
                 self._lags.append(now - due)
+                self._cpu.append(time.process_time() - cpu)
 
     @property
     def most(self) -> float:
         """The longest time for which nothing else had a turn, in seconds."""
         return max(self._lags, default=0.0)
+
+    @property
+    def cpu_of_most(self) -> float:
+        """For how long of that time this process had a processor; the rest others had it."""
+        return self._cpu[self._lags.index(self.most)] if self._lags else 0.0
 
     def within(self, since: float, until: float) -> float:
         """For how many of these seconds the loop was busy."""
