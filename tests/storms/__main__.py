@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from . import cancel, faults
+from . import cancel, faults, soak
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -40,10 +40,19 @@ def breakages(arguments: argparse.Namespace) -> Iterator[Report]:
             yield anyio.run(faults.run, arguments.initiates, arguments.seed, pool, backend=backend)
 
 
+def soaking(arguments: argparse.Namespace) -> Iterator[Report]:
+    """A hundred thousand polls on one client."""
+    for backend in BACKENDS[arguments.backend]:
+        with Recorder(latency=0.0, seed=arguments.seed) as recorder:
+            yield anyio.run(
+                soak.run, arguments.polls, arguments.transport, recorder, backend=backend
+            )
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.storms", description=__doc__)
     storms = parser.add_subparsers(required=True)
-    for name, run in {"cancel": cancellations, "faults": breakages}.items():
+    for name, run in {"cancel": cancellations, "faults": breakages, "soak": soaking}.items():
         storm = storms.add_parser(name, help=run.__doc__)
         storm.set_defaults(run=run)
         storm.add_argument("--backend", choices=BACKENDS, default="both")
@@ -55,6 +64,8 @@ def parse() -> argparse.Namespace:
             storm.add_argument("--requests", type=int, default=20_000)
         if name == "faults":
             storm.add_argument("--initiates", type=int, default=3_000)
+        if name == "soak":
+            storm.add_argument("--polls", type=int, default=100_000)
     return parser.parse_args()
 
 

@@ -100,9 +100,11 @@ async def run(initiates: int, seed: int, pool: str) -> Report:
     """Initiate through the faults, and then once more without them."""
     ledger, rng = Ledger(clock=time.time), random.Random(seed)
     started, before = time.monotonic(), tasks_alive()
+    # The client initiates on a connection of its own each time; another pool keeps them alive.
+    requests = 4 if pool == "caller" else 1
     with (
         SandboxServer(ledger) as server,
-        FaultProxy(server.url, lambda: random_fault(rng)) as proxy,
+        FaultProxy(server.url, lambda: random_fault(rng, requests)) as proxy,
     ):
         limits = httpx.Limits(max_connections=POOL)
         async with httpx.AsyncClient(limits=limits, trust_env=False) as http_client:
@@ -192,10 +194,13 @@ def _check_second_tries(first: Verdicts, again: Verdicts, true: Ground, report: 
     held = again.duplicate
     report.figures |= {
         "second tries refused": len(held),
-        "second tries sent": len(again.paid),
+        "second tries answered": len(again.paid),
+        "second tries unknown": len(again.unknown),
     }
     report.require_none((first.unknown | set(first.paid)) - held, "sent again beside an open one")
-    report.require_none(first.never_sent - set(again.paid), "not answered at the second try")
+    # A connection of the caller's that was kept alive may still break under the second try.
+    answered = set(again.paid) | again.unknown
+    report.require_none(first.never_sent - answered, "not sent at the second try")
     twice = {what: n for what, n in (true.prompts | true.forwarded).items() if n > 1}
     report.require_none(twice, "arrived more than once")
 

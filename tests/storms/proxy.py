@@ -27,6 +27,7 @@ KINDS: tuple[Kind, ...] = ("none", "refuse", "reset", "close", "cut", "stall", "
 _STALL_SECONDS_MAX = 30.0
 _DEAF_SECONDS = 0.005
 _DRIP_SECONDS = 0.003
+_LIFE_BYTES = 2_000  # of what a client sends, for a connection that nothing else has ended
 _RESET = struct.pack("ii", 1, 0)  # linger for no time: closing is a reset
 
 
@@ -49,10 +50,10 @@ class Fault:
 HEALTHY = Fault("none")
 
 
-def random_fault(rng: random.Random) -> Fault:
-    """Draw a fault, at any byte of a request or an answer; one in eight is none."""
+def random_fault(rng: random.Random, requests: int = 1) -> Fault:
+    """Draw a fault, at any byte of so many requests or their answers; one in eight is none."""
     direction = rng.choice(["up", "down"])
-    longest = 480 if direction == "up" else 420
+    longest = requests * (480 if direction == "up" else 420)
     return Fault(
         rng.choice(KINDS),
         direction,  # type: ignore[arg-type]  # one of the two
@@ -189,8 +190,12 @@ class FaultProxy:
     ) -> None:
         """Forward one direction, until it ends or its fault is due."""
         left = fault.offset if fault.direction == direction and fault.kind != "none" else None
+        read = 0
         while data := await self._loop.sock_recv(source, 65536):
             seen(data)
+            read += len(data)
+            if direction == "up" and read > _LIFE_BYTES:
+                raise _CloseBothError
             if left is not None and len(data) > left:
                 await self._forward(data[:left], sink, passed)
                 if await self._break(fault):

@@ -2,7 +2,7 @@
 
     python -m tests.storms.recorder [--latency 0.004] [--seed 1]
 
-Prints its port. A payment whose reference begins with `LOOKS3X` has ended at the third look. A line
+Prints its port. A payment whose reference begins with `LOOKS5X` has ended at the fifth look. A line
 on its input asks for the truth, as JSON on one line.
 """
 
@@ -99,7 +99,10 @@ class _Server:
             assert request.asked is not None
             phone, amount = request.asked
             return _document(
-                reference=f"LOOKS3X{request.number}", amount=amount, phone=phone, status="initiated"
+                reference=f"LOOKS5Xp{len(self.truth.initiates)}",
+                amount=amount,
+                phone=phone,
+                status="initiated",
             )
         reference = request.path.rsplit("/", 1)[1]
         return _document(reference=reference, status=self._look(reference))
