@@ -24,6 +24,8 @@ TransportName = Literal["auto", "httpx", "aiohttp", "pyreqwest"]
 
 CONNECTIONS_MAX: Final = 100
 _CONNECT_SECONDS_MAX: Final = 10.0
+_PIECE_BYTES: Final = 64 * 1024
+_AHEAD_BYTES: Final = 4 * 1024
 
 
 class NoAnswerError(Exception):
@@ -94,7 +96,9 @@ class _Aiohttp:
                 method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
             ) as response:
                 content = await response.content.read(bytes_max + 1)
-                while len(content) <= bytes_max and (chunk := await response.content.read(65536)):
+                while len(content) <= bytes_max and (
+                    chunk := await response.content.read(_PIECE_BYTES)
+                ):
                     content += chunk
                 if len(content) > bytes_max:
                     response.close()
@@ -141,11 +145,13 @@ class _Pyreqwest:
         request = self._client.request(method, url).headers(headers)
         if body is not None:
             request = request.body_bytes(body)
+        # What is read ahead is counted by its bytes, and each chunk of one byte keeps fifty more.
+        request = request.streamed_read_buffer_limit(_AHEAD_BYTES)
         request = request.timeout(timedelta(seconds=seconds))
         try:
             async with request.build_streamed() as response:
                 content = bytearray()
-                while (chunk := await response.body_reader.read(bytes_max + 1)) is not None:
+                while (chunk := await response.body_reader.read(_PIECE_BYTES)) is not None:
                     content += memoryview(chunk)
                     if len(content) > bytes_max:
                         break
