@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from . import cancel, faults, soak
+from . import cancel, faults, hostile, soak
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -49,10 +49,21 @@ def soaking(arguments: argparse.Namespace) -> Iterator[Report]:
             )
 
 
+def hostilities(arguments: argparse.Namespace) -> Iterator[Report]:
+    """What hostile answers cost, for each way to read."""
+    for transport in hostile.TRANSPORTS:
+        yield hostile.run(transport)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.storms", description=__doc__)
     storms = parser.add_subparsers(required=True)
-    for name, run in {"cancel": cancellations, "faults": breakages, "soak": soaking}.items():
+    for name, run in {
+        "cancel": cancellations,
+        "faults": breakages,
+        "soak": soaking,
+        "hostile": hostilities,
+    }.items():
         storm = storms.add_parser(name, help=run.__doc__)
         storm.set_defaults(run=run)
         storm.add_argument("--backend", choices=BACKENDS, default="both")

@@ -256,6 +256,7 @@ def _check_returns(storm: Storm, watch: LagWatch, report: Report) -> None:
         "  of them with an idle loop": len(excess),
         "longest time the loop was busy (ms)": 1000 * watch.most,
         "  of it with a processor of its own (ms)": 1000 * watch.cpu_of_most,
+        "longest garbage collection (ms)": 1000 * watch.longest_collection,
     }
     report.require_none(excess, "cancelled callers returned late, and the loop was idle")
 

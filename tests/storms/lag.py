@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from bisect import bisect_left
 
@@ -17,8 +18,24 @@ class LagWatch:
         self._ends: list[float] = []
         self._lags: list[float] = []
         self._cpu: list[float] = []
+        self.longest_collection = 0.0
+        self._collecting_since = 0.0
+
+    def _collecting(self, phase: str, _: dict[str, int]) -> None:
+        now = time.process_time()
+        if phase == "start":
+            self._collecting_since = now
+        else:
+            self.longest_collection = max(self.longest_collection, now - self._collecting_since)
 
     async def run(self) -> None:
+        gc.callbacks.append(self._collecting)
+        try:
+            await self._tick()
+        finally:
+            gc.callbacks.remove(self._collecting)
+
+    async def _tick(self) -> None:
         while True:
             due, cpu = anyio.current_time() + _TICK_SECONDS, time.process_time()
             await anyio.sleep(_TICK_SECONDS)

@@ -100,6 +100,7 @@ class FaultProxy:
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
+        self._stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
         listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self._port = listener.getsockname()[1]
@@ -117,14 +118,19 @@ class FaultProxy:
     def _listen_on(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         self._listener = listener
-        self._loop.call_soon_threadsafe(self._loop.add_reader, listener, self._accept)
+        self._loop.add_reader(listener, self._accept)
 
     async def _stop(self) -> None:
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        self._stopped = True
+        self._stop_listening()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _stop_listening(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
 
     def _accept(self) -> None:
         try:
@@ -144,11 +150,11 @@ class FaultProxy:
 
     def _be_deaf(self) -> None:
         """Let the next ones find nobody who listens."""
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        self._stop_listening()
 
         def listen_again() -> None:
-            self._listen_on(socket.create_server(("127.0.0.1", self._port), backlog=1000))
+            if not self._stopped:
+                self._listen_on(socket.create_server(("127.0.0.1", self._port), backlog=1000))
 
         self._loop.call_later(_DEAF_SECONDS, listen_again)
 
@@ -199,7 +205,7 @@ class FaultProxy:
             if left is not None and len(data) > left:
                 await self._forward(data[:left], sink, passed)
                 if await self._break(fault):
-                    return
+                    break
                 await self._forward(data[left:], sink, passed, slowly=fault.kind == "drip")
                 left = None
             else:

@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import sniffio
@@ -18,8 +19,10 @@ from tenacity import wait_fixed
 from paynexus_async import AsyncPayNexus
 
 from .cancel import SECRET_KEY, amount_of, phone_of, tasks_alive
-from .recorder import Recorder
 from .report import Report
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
 
 CALLERS = 20
 LOOKS = 5
@@ -29,6 +32,7 @@ GROWTH_MIB_MAX = 2.0
 # The client remembers ten thousand payments by two names each, or twice as many by one, on purpose:
 # that memory is full before anything is measured.
 WARM_UP_PAYMENTS = 21_000
+WARM_UP_POLLS = 2_000
 WAIT = wait_fixed(0.001)  # as fast as it goes: the schedule would take days for so many polls
 
 
@@ -63,7 +67,7 @@ def resident_mib() -> float:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 async def run(polls: int, transport: str, recorder: Recorder) -> Report:
@@ -105,7 +109,7 @@ async def _warm_up(paynexus: AsyncPayNexus, soak: Soak) -> None:
     async with aclosing(paynexus.check_payments(names)) as results:
         async for result in results:
             assert result.error is None, result.error
-    await _poll_until(paynexus, soak, 2_000)
+    await _poll_until(paynexus, soak, WARM_UP_POLLS)
 
 
 async def _poll_until(paynexus: AsyncPayNexus, soak: Soak, polls: int) -> None:
