@@ -13,6 +13,9 @@ import importlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -159,6 +162,11 @@ class _Pyreqwest:
                 for name, value in response.headers.items():
                     _add(lowered, name, value)
                 return response.status, lowered, bytes(content[: bytes_max + 1])
+        except anyio.get_cancelled_exc_class():
+            # pyreqwest raises a cancellation of its own instead of the one that came: anyio would
+            # not know it again, and let it out of the scope that was cancelled.
+            await checkpoint_if_cancelled()
+            raise
         except self._timeout as error:
             raise NoAnswerError(_reason(error), timed_out=True) from error
         except self._error as error:

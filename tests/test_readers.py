@@ -5,9 +5,11 @@ What they do with a server that misbehaves, `tests/hostile` shows: the same as h
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -138,3 +140,22 @@ async def test_a_large_answer_is_cut_off(anyio_backend, transport):
             with pytest.raises(Exception, match="larger than") as caught:
                 await paynexus.get_payment_status(REFERENCE)
     assert len(caught.value.response.body) <= 2 * MIB
+
+
+@pytest.mark.anyio
+@asyncio_as_it_is
+@pytest.mark.parametrize("transport", ["httpx", "aiohttp", "pyreqwest"])
+async def test_a_cancelled_scope_catches_its_cancellation(anyio_backend, transport):
+    """Whoever moves on, moves on; whoever cancels a task, cancels it."""
+    with HostileServer(BEHAVIOURS["hang"]) as hanging:
+        async with AsyncPayNexus(SECRET_KEY, base_url=hanging.url, transport=transport) as paynexus:
+            with anyio.move_on_after(0.05) as scope:
+                await paynexus.get_payment_status(REFERENCE)
+            assert scope.cancelled_caught
+            with pytest.raises(TimeoutError), anyio.fail_after(0.05):
+                await paynexus.get_payment_status(REFERENCE)
+            task = asyncio.ensure_future(paynexus.get_payment_status(REFERENCE))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
