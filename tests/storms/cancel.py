@@ -186,6 +186,8 @@ async def run(storm: Storm, recorder: Recorder) -> Report:
         "closed after (s)": closed_after,
         "tasks left": tasks_alive() - before,
     }
+    told = sum(storm.outcomes.values())
+    report.require(told == storm.requests, f"only {told} of {storm.requests} calls came to an end")
     report.require_none(storm.stuck, "stuck calls")
     report.require(answered == READS_AFTERWARDS, "reads afterwards were not all answered")
     report.require(closed_after < CLOSED_WITHIN_SECONDS, "the client closed too slowly")
