@@ -54,6 +54,7 @@ __all__ = [
     "expect_reference",
     "expectation_of",
     "initiate_call",
+    "is_confidential",
     "never_sent",
     "outcome_of_initiate",
     "oversized_error",
@@ -673,6 +674,11 @@ def _quote(value: object) -> str | None:
     line = "".join(c if c.isprintable() else " " for c in value[: 4 * _QUOTE_CHARACTERS_MAX])
     line = _KEY_SHAPED.sub(r"\1…", mask_phones(" ".join(line.split())))
     return line if len(line) <= _QUOTE_CHARACTERS_MAX else line[: _QUOTE_CHARACTERS_MAX - 1] + "…"
+
+
+def is_confidential(words: str) -> bool:
+    """Whether foreign words hold what looks like a key, or like a phone."""
+    return _KEY_SHAPED.search(words) is not None or mask_phones(words) != words
 
 
 def _field_errors(value: object) -> dict[str, tuple[str, ...]]:
