@@ -168,7 +168,7 @@ class Keys:
     def reading(self) -> Secret:
         """The key for reads."""
         key = self.public or self.secret
-        assert key is not None  # noqa: S101  # `of` has refused two missing keys
+        assert key is not None  # noqa: S101  # nosec B101  # `of` has refused two missing keys
         return key
 
     @property
