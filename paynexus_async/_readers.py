@@ -10,10 +10,12 @@ environment, certificates verified, a body of bounded size, one time limit over 
 from __future__ import annotations
 
 import importlib
+import ssl
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import anyio
+import certifi
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from .exceptions import ConfigurationError
@@ -29,6 +31,7 @@ CONNECTIONS_MAX: Final = 100
 _CONNECT_SECONDS_MAX: Final = 10.0
 _PIECE_BYTES: Final = 64 * 1024
 _AHEAD_BYTES: Final = 4 * 1024
+_SETTLE_SECONDS: Final = 0.1
 
 
 class NoAnswerError(Exception):
@@ -76,7 +79,7 @@ class _Aiohttp:
         self._aiohttp = aiohttp
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=_trusted()),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -174,6 +177,14 @@ class _Pyreqwest:
 
     async def aclose(self) -> None:
         await self._client.close()
+        # Its threads let go of Python a little later than it says, after an error or an answer that
+        # was not read to its end; an interpreter that ends before that is aborted.
+        await anyio.sleep(_SETTLE_SECONDS)
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trust the certificates that httpx trusts, whatever `SSL_CERT_FILE` names."""
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 def _add(headers: dict[str, str], name: str, value: str) -> None:
