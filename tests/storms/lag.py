@@ -9,6 +9,7 @@ from bisect import bisect_left
 import anyio
 
 _TICK_SECONDS = 0.002
+_NOTED_SECONDS = 0.0002
 
 
 class LagWatch:
@@ -40,7 +41,7 @@ class LagWatch:
             due, cpu = anyio.current_time() + _TICK_SECONDS, time.process_time()
             await anyio.sleep(_TICK_SECONDS)
             now = anyio.current_time()
-            if now - due > _TICK_SECONDS:
+            if now - due > _NOTED_SECONDS:
                 self._ends.append(now)
                 self._lags.append(now - due)
                 self._cpu.append(time.process_time() - cpu)
