@@ -203,7 +203,8 @@ class Budget:
         if ready_at <= now and lane.free > 0 and lane.next_in_line(now) is None:
             lane.take(now)
             return True
-        if deadline < ready_at < math.inf:
+        # A deadline that has passed says nothing of the quota, where that allows a call at once.
+        if max(deadline, now) < ready_at < math.inf:
             raise _exhausted(ready_at - now)
         ticket = _Ticket(now)
         lane.callers[urgency].append(ticket)

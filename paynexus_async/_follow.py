@@ -430,7 +430,7 @@ class _Follower:
         age = 0.0 if self._born_at is None else max(looked_at - self._born_at, 0.0)
         if self.known is not None and self.known.is_terminal:
             age = max(age, LATE_TRUTH_AGE_SECONDS)
-        jitter = random.random()  # noqa: S311  # not a secret
+        jitter = random.random()  # noqa: S311  # nosec B311  # not a secret
         return self._group.schedule.seconds_to_next_look(age, jitter)
 
 

@@ -10,8 +10,13 @@ environment, certificates verified, a body of bounded size, one time limit over 
 from __future__ import annotations
 
 import importlib
+import ssl
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+import anyio
+import certifi
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from .exceptions import ConfigurationError
 
@@ -24,6 +29,9 @@ TransportName = Literal["auto", "httpx", "aiohttp", "pyreqwest"]
 
 CONNECTIONS_MAX: Final = 100
 _CONNECT_SECONDS_MAX: Final = 10.0
+_PIECE_BYTES: Final = 64 * 1024
+_AHEAD_BYTES: Final = 4 * 1024
+_SETTLE_SECONDS: Final = 0.1
 
 
 class NoAnswerError(Exception):
@@ -71,7 +79,7 @@ class _Aiohttp:
         self._aiohttp = aiohttp
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=_trusted()),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -94,7 +102,9 @@ class _Aiohttp:
                 method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
             ) as response:
                 content = await response.content.read(bytes_max + 1)
-                while len(content) <= bytes_max and (chunk := await response.content.read(65536)):
+                while len(content) <= bytes_max and (
+                    chunk := await response.content.read(_PIECE_BYTES)
+                ):
                     content += chunk
                 if len(content) > bytes_max:
                     response.close()
@@ -141,11 +151,13 @@ class _Pyreqwest:
         request = self._client.request(method, url).headers(headers)
         if body is not None:
             request = request.body_bytes(body)
+        # What is read ahead is counted by its bytes, and each chunk of one byte keeps fifty more.
+        request = request.streamed_read_buffer_limit(_AHEAD_BYTES)
         request = request.timeout(timedelta(seconds=seconds))
         try:
             async with request.build_streamed() as response:
                 content = bytearray()
-                while (chunk := await response.body_reader.read(bytes_max + 1)) is not None:
+                while (chunk := await response.body_reader.read(_PIECE_BYTES)) is not None:
                     content += memoryview(chunk)
                     if len(content) > bytes_max:
                         break
@@ -153,6 +165,11 @@ class _Pyreqwest:
                 for name, value in response.headers.items():
                     _add(lowered, name, value)
                 return response.status, lowered, bytes(content[: bytes_max + 1])
+        except anyio.get_cancelled_exc_class():
+            # pyreqwest raises a cancellation of its own instead of the one that came: anyio would
+            # not know it again, and let it out of the scope that was cancelled.
+            await checkpoint_if_cancelled()
+            raise
         except self._timeout as error:
             raise NoAnswerError(_reason(error), timed_out=True) from error
         except self._error as error:
@@ -160,6 +177,14 @@ class _Pyreqwest:
 
     async def aclose(self) -> None:
         await self._client.close()
+        # Its threads let go of Python a little later than it says, after an error or an answer that
+        # was not read to its end; an interpreter that ends before that is aborted.
+        await anyio.sleep(_SETTLE_SECONDS)
+
+
+def _trusted() -> ssl.SSLContext:
+    """Trust the certificates that httpx trusts, whatever `SSL_CERT_FILE` names."""
+    return ssl.create_default_context(cafile=certifi.where())
 
 
 def _add(headers: dict[str, str], name: str, value: str) -> None:

@@ -78,7 +78,7 @@ async def repeat(
         if isinstance(error, RateLimitError) and error.retry_after is not None:
             return error.retry_after
         ceiling = min(_FIRST_PAUSE_SECONDS * 2**state.attempt_number, _PAUSE_SECONDS_MAX)
-        return random.uniform(_FIRST_PAUSE_SECONDS / 10, ceiling)  # noqa: S311  # not a secret
+        return random.uniform(_FIRST_PAUSE_SECONDS / 10, ceiling)  # noqa: S311  # nosec B311  # no secret
 
     def stop(state: RetryCallState) -> bool:
         late = anyio.current_time() + state.upcoming_sleep >= deadline

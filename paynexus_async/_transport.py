@@ -24,7 +24,14 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from ._readers import NoAnswerError, open_reader
 from ._tasks import EventLoopToken, OwnedTasks, current_token, is_asyncio
 from ._version import __version__
-from ._wire import BODY_BYTES_MAX, Call, Secret, connection_error, oversized_error
+from ._wire import (
+    BODY_BYTES_MAX,
+    Call,
+    Secret,
+    connection_error,
+    is_confidential,
+    oversized_error,
+)
 from .exceptions import APIError, ClientStateError, ConfigurationError
 from .models import APIResponse
 
@@ -123,7 +130,7 @@ class _Exchange(Generic[T]):
             never_sent=never_sent,
             timed_out="TimeoutException" in names,
         )
-        translated.__cause__ = error
+        translated.__cause__ = None if _tells_too_much(reason, key) else error
         return translated
 
     def ended_early(self, reason: str, *, timed_out: bool = False) -> APIError:
@@ -328,7 +335,7 @@ class Transport:
         except NoAnswerError as error:
             reason = str(error).replace(key.reveal(), "[key]")
             answer = connection_error(call, reason, never_sent=False, timed_out=error.timed_out)
-            answer.__cause__ = error
+            answer.__cause__ = None if _tells_too_much(str(error), key) else error
         finally:
             if answer is None:  # cancelled: the conclusion is drawn all the same
                 gone = connection_error(
@@ -456,15 +463,29 @@ class _Lanes:
         return lane
 
 
-def _headers(call: Call, key: Secret, headers: Mapping[str, str]) -> dict[str, str]:
-    return {
-        **({"Content-Type": "application/json"} if call.body else {}),
-        "Accept": "application/json",
-        "User-Agent": _USER_AGENT,
-        **headers,
-        "Accept-Encoding": "identity",
-        "X-API-Key": key.reveal(),
-    }
+class _Headers(dict[str, str]):
+    """The headers of a request, which print no value: reports of errors show local variables."""
+
+    def __repr__(self) -> str:
+        return f"<headers {', '.join(self)}>"
+
+
+def _headers(call: Call, key: Secret, headers: Mapping[str, str]) -> _Headers:
+    return _Headers(
+        {
+            **({"Content-Type": "application/json"} if call.body else {}),
+            "Accept": "application/json",
+            "User-Agent": _USER_AGENT,
+            **headers,
+            "Accept-Encoding": "identity",
+            "X-API-Key": key.reveal(),
+        }
+    )
+
+
+def _tells_too_much(reason: str, key: Secret) -> bool:
+    """Whether a foreign error's own words hold a key or a phone: a traceback would print them."""
+    return key.reveal() in reason or is_confidential(reason)
 
 
 class _Body(httpx.ByteStream):

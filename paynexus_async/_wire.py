@@ -55,6 +55,7 @@ __all__ = [
     "expectation_of",
     "expectation_of_intent",
     "initiate_call",
+    "is_confidential",
     "never_sent",
     "outcome_of_initiate",
     "oversized_error",
@@ -73,6 +74,9 @@ AMOUNT_KES_MAX: Final[Mapping[Environment, int]] = {"production": 150_000, "sand
 
 DESCRIPTION_CHARACTERS_MAX: Final = 255
 BODY_BYTES_MAX: Final = 1024 * 1024
+VALUES_MAX: Final = 20_000
+"""In one answer, counted before it is decoded: a value of two bytes costs up to a hundred here, so
+that one MiB of them would cost thirty. The largest real answer has a few hundred."""
 RETRY_AFTER_SECONDS_MAX: Final = 120.0
 _QUOTE_CHARACTERS_MAX: Final = 200
 
@@ -165,7 +169,7 @@ class Keys:
     def reading(self) -> Secret:
         """The key for reads."""
         key = self.public or self.secret
-        assert key is not None  # noqa: S101  # `of` has refused two missing keys
+        assert key is not None  # noqa: S101  # nosec B101  # `of` has refused two missing keys
         return key
 
     @property
@@ -575,10 +579,11 @@ def _data(call: Call, response: APIResponse) -> Mapping[str, object]:
         _not_understood(call, response, "it is compressed, which was not asked for")
     try:
         document = _decode(response.body)
-    except (ValueError, RecursionError, ArithmeticError) as error:
+    except ValueError as error:
         if response.status_code >= 400:
             raise _refusal(call, response, {}) from None
-        _not_understood(call, response, "it is not JSON", error)
+        cause = error.__cause__
+        _not_understood(call, response, str(error), cause if isinstance(cause, Exception) else None)
     envelope = document if isinstance(document, dict) else {}
     if not 200 <= response.status_code < 300 or envelope.get("success") is False:
         raise _refusal(call, response, envelope)
@@ -589,8 +594,23 @@ def _data(call: Call, response: APIResponse) -> Mapping[str, object]:
 
 
 def _decode(body: bytes) -> object:
-    document: object = _DECODER.decode(body.decode(json.detect_encoding(body)))
+    """Decode JSON.
+
+    Raises:
+        ValueError: saying why it cannot be.
+    """
+    if sum(map(body.count, _BEFORE_A_VALUE)) > VALUES_MAX:
+        msg = f"it holds more than {VALUES_MAX:,} values"
+        raise ValueError(msg)
+    try:
+        document: object = _DECODER.decode(body.decode(json.detect_encoding(body)))
+    except (ValueError, RecursionError, ArithmeticError) as error:
+        msg = "it is not JSON"
+        raise ValueError(msg) from error
     return document
+
+
+_BEFORE_A_VALUE: Final = b",[{"  # in text they count too: better too many than too few
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -659,6 +679,11 @@ def _quote(value: object) -> str | None:
     line = "".join(c if c.isprintable() else " " for c in value[: 4 * _QUOTE_CHARACTERS_MAX])
     line = _KEY_SHAPED.sub(r"\1…", mask_phones(" ".join(line.split())))
     return line if len(line) <= _QUOTE_CHARACTERS_MAX else line[: _QUOTE_CHARACTERS_MAX - 1] + "…"
+
+
+def is_confidential(words: str) -> bool:
+    """Whether foreign words hold what looks like a key, or like a phone."""
+    return _KEY_SHAPED.search(words) is not None or mask_phones(words) != words
 
 
 def _field_errors(value: object) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ Every value carries the answer it was read from in `response`, and prints no who
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -34,7 +35,14 @@ __all__ = [
 ]
 
 
-_SHOWN_WHOLE: Final = frozenset({"reference", "receipt", "transaction_id"})  # long digits, no phone
+_SHOWN_WHOLE: Final = frozenset({"receipt", "transaction_id"})  # long digits, no phone
+_REFERENCE: Final = re.compile(r"(?!ws_CO_)[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
+
+
+def _shown_name(name: object) -> str:
+    """Show a reference whole; a checkout request id ends in a phone, and a slip may be one."""
+    text = str(name)
+    return text if _REFERENCE.fullmatch(text) else mask_phones(text)
 
 
 def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
@@ -43,7 +51,9 @@ def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
         content = getattr(value, field.name)
         if content is None:
             continue
-        if isinstance(content, str | int | Decimal) and field.name not in _SHOWN_WHOLE:
+        if field.name == "reference":
+            content = _shown_name(content)
+        elif isinstance(content, str | int | Decimal) and field.name not in _SHOWN_WHOLE:
             content = mask_phones(str(content))
         shown.append(f"{field.name}={content!s}")
     return f"{type(value).__name__}({', '.join(shown)})"
@@ -340,7 +350,7 @@ class PaymentResult:
         error: why that is not known; `None` if there is a payment.
     """
 
-    asked: str | Payment
+    asked: str | Payment = attrs.field(repr=_shown_name)
     payment: Payment | None = None
     error: PayNexusError | None = None
 

@@ -100,6 +100,14 @@ async def test_of_two_seen_at_the_same_age_the_one_seen_longer_ago_goes_first():
     assert world.granted == ["first", "a", "b", "c"]
 
 
+async def test_a_deadline_that_has_passed_is_not_a_quota_that_is_spent():
+    """A retry may wake a little late; with every connection busy, that alone is to be said."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    assert not await world.budget.enter(Urgency.CALL, world.tasks.now() - 0.001)
+    world.done()
+
+
 async def test_nobody_starves():
     """After half a minute a look or a check goes before all others, oldest first."""
     world = World()

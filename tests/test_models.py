@@ -20,6 +20,7 @@ from paynexus_async import (
     Payment,
     PaymentFailed,
     PaymentMismatchError,
+    PaymentResult,
     PaymentStatus,
     PaymentStillPending,
     PhoneValidation,
@@ -271,3 +272,13 @@ def test_a_response_gives_text_and_json():
     assert response.json() == {"a": 1}
     assert response.text == '{"a": 1}'
     assert APIResponse(status_code=200, headers={}, body=b"\xff").text == "�"
+
+
+def test_a_phone_that_stands_for_a_reference_is_not_shown():
+    """A checkout request id ends in the phone, and a slip is one; a real reference is whole."""
+    for slip in (CHECKOUT_ID, PHONE, "0746 990 866"):
+        said = repr(PaymentResult(asked=slip)) + repr(Expectation(reference=slip))
+        assert "746990866" not in said.replace(" ", "")
+        assert "*****866" in said
+    assert "PNX123456789" in repr(PaymentResult(asked="PNX123456789"))
+    assert "PNX123456789" in repr(Expectation(reference="PNX123456789"))

@@ -5,11 +5,17 @@ What they do with a server that misbehaves, `tests/hostile` shows: the same as h
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import ssl
+import subprocess
+import sys
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+import trustme
 
 from paynexus_async import APIConnectionError, APITimeoutError, AsyncPayNexus, ConfigurationError
 from paynexus_async import _readers as module
@@ -138,3 +144,63 @@ async def test_a_large_answer_is_cut_off(anyio_backend, transport):
             with pytest.raises(Exception, match="larger than") as caught:
                 await paynexus.get_payment_status(REFERENCE)
     assert len(caught.value.response.body) <= 2 * MIB
+
+
+@pytest.mark.anyio
+@asyncio_as_it_is
+@pytest.mark.parametrize("transport", ["httpx", "aiohttp", "pyreqwest"])
+async def test_a_cancelled_scope_catches_its_cancellation(anyio_backend, transport):
+    """Whoever moves on, moves on; whoever cancels a task, cancels it."""
+    with HostileServer(BEHAVIOURS["hang"]) as hanging:
+        async with AsyncPayNexus(SECRET_KEY, base_url=hanging.url, transport=transport) as paynexus:
+            with anyio.move_on_after(0.05) as scope:
+                await paynexus.get_payment_status(REFERENCE)
+            assert scope.cancelled_caught
+            with pytest.raises(TimeoutError), anyio.fail_after(0.05):
+                await paynexus.get_payment_status(REFERENCE)
+            task = asyncio.ensure_future(paynexus.get_payment_status(REFERENCE))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+@pytest.mark.anyio
+@asyncio_as_it_is
+@pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
+async def test_certificates_named_in_the_environment_are_not_trusted(
+    anyio_backend, transport, monkeypatch, tmp_path
+):
+    """Nor proxies; pyreqwest looks where the system looks, and cannot be told otherwise."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    async with server:
+        url = f"https://localhost:{server.sockets[0].getsockname()[1]}/api"
+        async with AsyncPayNexus(
+            SECRET_KEY, base_url=url, transport=transport, max_retries=0
+        ) as paynexus:
+            with pytest.raises(APIConnectionError, match=r"(?i)certificate"):
+                await paynexus.get_payment_status(REFERENCE)
+
+
+def test_a_process_that_ends_after_an_error_ends_well():
+    """The threads of pyreqwest may not be in the middle of something then."""
+    code = """
+import anyio
+from paynexus_async import APIError, AsyncPayNexus
+async def main():
+    url = "http://127.0.0.1:1/api"
+    async with AsyncPayNexus("sk_x_1", base_url=url, transport="pyreqwest", max_retries=0) as client:
+        try:
+            await client.get_payment_status("PNX1")
+        except APIError:
+            pass
+anyio.run(main)
+"""
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", code], check=True)

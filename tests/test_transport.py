@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from paynexus_async import (
     ConfigurationError,
     PaymentOutcomeUnknown,
 )
-from paynexus_async._transport import Transport
+from paynexus_async._transport import Transport, _headers
 from paynexus_async._wire import (
     BODY_BYTES_MAX,
     Intent,
@@ -30,7 +31,7 @@ from paynexus_async._wire import (
 )
 from paynexus_async.models import Expectation
 
-from .fakes import PHONE, SECRET_KEY, FakeServer, initiated
+from .fakes import PHONE, PUBLIC_KEY, SECRET_KEY, FakeServer, initiated
 
 pytestmark = pytest.mark.anyio
 
@@ -314,12 +315,28 @@ async def test_a_borrowed_client_neither_redirects_nor_authenticates_again():
     assert not client.is_closed
 
 
-async def test_a_key_in_a_foreign_error_is_not_repeated():
-    """Transports may quote headers."""
-    transport = transport_over(Tracing(httpx.LocalProtocolError(f"bad header {SECRET_KEY}")))
+@pytest.mark.parametrize("secret", [SECRET_KEY, PUBLIC_KEY, "254746990866", "whsec_0123456789"])
+async def test_a_secret_in_a_foreign_error_is_not_repeated(secret):
+    """Transports may quote headers and bodies: not even a traceback shows what they quote."""
+    transport = transport_over(Tracing(httpx.LocalProtocolError(f"bad header {secret}")))
     answer = await ask(transport)
-    assert SECRET_KEY not in str(answer)
+    assert secret not in "".join(traceback.format_exception(answer))
     await transport.aclose()
+
+
+async def test_a_foreign_error_without_secrets_is_kept_as_the_cause():
+    """Whoever looks for the reason finds it."""
+    error = httpx.ReadError("broken")
+    transport = transport_over(Tracing(error))
+    assert (await ask(transport)).__cause__ is error
+    await transport.aclose()
+
+
+async def test_the_headers_of_a_request_print_no_key():
+    """Reports of errors show local variables."""
+    headers = _headers(READ, Secret(SECRET_KEY), {"X-Mine": "mine"})
+    assert repr(headers) == "<headers Accept, User-Agent, X-Mine, Accept-Encoding, X-API-Key>"
+    assert headers["X-API-Key"] == SECRET_KEY
 
 
 async def test_closing_lets_an_initiate_have_its_answer_and_ends_reads_at_once(server: FakeServer):

@@ -373,7 +373,7 @@ def test_success_false_is_an_error_whatever_the_status_says():
         (reply(b""), "not JSON"),
         (reply(b'{"success": tr'), "not JSON"),
         (reply(b"\xff\xfe"), "not JSON"),
-        (reply(b"[" * 100_000), "not JSON"),
+        (reply(b"[" * 15_000), "not JSON"),
         (reply(b'{"success": true, "data": {"status": "completed", "amount": NaN}}'), "not JSON"),
         (reply(b"9" * 5000), "not JSON"),
         (reply([]), "no data"),
@@ -390,6 +390,20 @@ def test_an_answer_that_cannot_be_understood_is_an_error_of_its_own(answer, word
     with pytest.raises(APIResponseError, match=words) as caught:
         _wire.read_payment(CALL, answer, ASKED)
     assert caught.value.response is answer
+
+
+def test_an_answer_of_too_many_values_is_not_decoded():
+    """Two bytes of JSON may cost a hundred of memory; as a refusal, it keeps its status."""
+    crowd = b'{"success": true, "data": {"status": "completed", "more": [%s]}}'
+    real, hostile = (crowd % b",".join([b"[]"] * count) for count in (9_000, 349_000))
+    assert _wire.read_payment(CALL, reply(real), ASKED).succeeded
+    with pytest.raises(APIResponseError, match="more than 20,000 values"):
+        _wire.read_payment(CALL, reply(hostile), ASKED)
+    with pytest.raises(BadRequestError) as caught:
+        _wire.read_payment(CALL, reply(hostile, 400), ASKED)
+    assert caught.value.body is None
+    with pytest.raises(PaymentOutcomeUnknown):
+        _wire.outcome_of_initiate(INTENT, reply(hostile))
 
 
 @given(st.binary(max_size=200), st.integers(200, 599))

@@ -235,7 +235,7 @@ async def _follow(
     async for update in paynexus.watch(payment, max_wait=max_wait):
         journey.payment = update.payment
         journey.report.update(update)
-    assert journey.payment is not None  # noqa: S101  # a watch ends with a payment, or raises
+    assert journey.payment is not None  # noqa: S101  # nosec B101  # a watch ends with a payment, or raises
     code = exit_of_payment(journey.payment)
     journey.report.payment(journey.payment, code)
     return code

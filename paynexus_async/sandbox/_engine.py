@@ -648,7 +648,7 @@ def _checked(body: Mapping[str, object], amount_max: int) -> tuple[int, str, str
         errors["description"] = ["The description must be a string of at most 255 characters."]
     if errors:
         raise _invalid(errors)
-    assert isinstance(amount, int)  # noqa: S101  # checked above
+    assert isinstance(amount, int)  # noqa: S101  # nosec B101  # checked above
     return amount, normalized, description if isinstance(description, str) else None
 
 

@@ -1,0 +1,1 @@
+"""Storms over real sockets: many requests, faults and cancellations, and the truth beside them."""
