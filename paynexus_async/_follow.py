@@ -371,7 +371,7 @@ class _Follower:
             raise
         self.last_error = None
         was_open = self.known is not None and not self.known.is_terminal
-        merged = self._group.observe(observed)
+        merged = self._group.observe(observed, asker=self)
         if self._born_at is None:
             self._born_at = self._looked_at
         elif was_open and merged.is_terminal and seen_open_at >= 0:
@@ -483,9 +483,31 @@ class Followers:
         self._followed: dict[str, _Follower] = {}
         self._remembered: OrderedDict[str, _Follower] = OrderedDict()
 
-    def observe(self, payment: Payment) -> Payment:
-        """Merge an answer, from wherever it came, into what is known; return what holds."""
-        return self._follower(Expectation.of(payment)).observe(payment, self.now())
+    def observe(self, payment: Payment, asker: _Follower | None = None) -> Payment:
+        """Merge an answer, from wherever it came, into what is known; return what holds.
+
+        Args:
+            payment: as the server tells it.
+            asker: who has asked, if it was a look.
+
+        Raises:
+            PaymentMismatchError: if it contradicts what this client knows to have been asked.
+        """
+        follower = self._follower(Expectation.of(payment))
+        follower.expected.check(payment)
+        merged = follower.observe(payment, self.now())
+        for other in self._namesakes(follower, asker):
+            merged = other.observe(merged, self.now())
+            follower.observe(merged, self.now())  # that one may have known more
+        return merged
+
+    def _namesakes(self, follower: _Follower, asker: _Follower | None) -> list[_Follower]:
+        """Find who else follows the payment: by its other name, from before both were known."""
+        named = {id(f): f for n in follower.expected.names if (f := self._followed.get(n))}
+        if asker is not None:
+            named[id(asker)] = asker
+        named.pop(id(follower), None)
+        return list(named.values())
 
     def ended(self, after: float, by: float) -> None:
         """Learn that a payment ended between two ages."""
@@ -579,13 +601,14 @@ class Followers:
         """Do not forget a payment while somebody waits for it."""
         for name in follower.expected.names:
             self._remembered.pop(name, None)
-            self._followed[name] = follower
+            self._followed.setdefault(name, follower)
 
     def release(self, follower: _Follower) -> None:
         """Remember a payment among others, until there are too many."""
         for name in follower.expected.names:
-            self._followed.pop(name, None)
-            self._remember(name, follower)
+            if self._followed.get(name, follower) is follower:  # not somebody else's by now
+                self._followed.pop(name, None)
+                self._remember(name, follower)
 
     def close(self) -> None:
         """Let all callers go: the client is being closed."""

@@ -657,8 +657,9 @@ class AsyncPayNexus:
         return observed
 
     def _observe(self, observed: Payment) -> Payment:
-        self._prompts.observe(observed)
-        return self._followers.observe(observed)
+        merged = self._followers.observe(observed)
+        self._prompts.observe(observed)  # only if it is believed
+        return merged
 
     async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
         """Make a call that changes nothing, again where that may help."""
