@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
 
 import anyio
 import httpx
@@ -12,8 +11,6 @@ import httpx
 from paynexus_async.sandbox import Ledger, Reply, Request
 
 BASE = "/api"
-
-Deliver = Callable[[], httpx.Response]
 
 REJECTED = (400, 401, 403, 404, 409, 422)
 UNDELIVERED = (
