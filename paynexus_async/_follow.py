@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from ._discreet import quoted
 from ._retry import Poll, Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
 from ._tasks import Signal
@@ -23,7 +24,6 @@ from .exceptions import (
     PayNexusError,
 )
 from .models import Expectation, Payment, PaymentRevision, PaymentUpdate
-from .phone import mask_phones
 from .status import Change, PaymentStatus
 
 if TYPE_CHECKING:
@@ -426,7 +426,7 @@ class _Follower:
 
 
 def _word(payment: Payment) -> str:
-    return mask_phones(payment.status_text[:_WORD_CHARACTERS_MAX])
+    return quoted(payment.status_text[:_WORD_CHARACTERS_MAX])
 
 
 def _age_by_the_server(payment: Payment) -> float | None:

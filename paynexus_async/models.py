@@ -13,13 +13,14 @@ from typing import Final
 
 import attrs
 
+from ._discreet import quoted
 from .exceptions import (
     PaymentFailed,
     PaymentMismatchError,
     PaymentStillPending,
     PayNexusError,
 )
-from .phone import mask_phones, phones_agree
+from .phone import phones_agree
 from .status import Change, PaymentStatus, advance
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 
-_SHOWN_WHOLE: Final = frozenset({"reference", "receipt", "transaction_id"})  # long digits, no phone
+_NAMES: Final = frozenset({"reference", "receipt", "transaction_id"})
 
 
 def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
@@ -43,8 +44,8 @@ def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
         content = getattr(value, field.name)
         if content is None:
             continue
-        if isinstance(content, str | int | Decimal) and field.name not in _SHOWN_WHOLE:
-            content = mask_phones(str(content))
+        if isinstance(content, str | int | Decimal):
+            content = quoted(str(content), is_name=field.name in _NAMES)
         shown.append(f"{field.name}={content!s}")
     return f"{type(value).__name__}({', '.join(shown)})"
 
@@ -154,12 +155,12 @@ class Payment:
         """
         if self.succeeded:
             return self
-        name = self.reference or mask_phones(self.checkout_request_id or "without a reference")
+        name = Expectation.of(self).label
         if self.is_terminal:
-            reason = f" ({mask_phones(self.failure_reason)})" if self.failure_reason else ""
+            reason = f" ({quoted(self.failure_reason)})" if self.failure_reason else ""
             msg = f"payment {name} is {self.status}{reason}: {_ENDINGS[self.status]}"
             raise PaymentFailed(msg, payment=self)
-        msg = f"payment {name} is still {mask_phones(self.status_text)}; wait for it to end"
+        msg = f"payment {name} is still {quoted(self.status_text)}; wait for it to end"
         raise PaymentStillPending(msg, reference=name, payment=self, attempts=0, last_error=None)
 
     def merge(self, observed: Payment) -> tuple[Payment, Change]:
@@ -245,7 +246,7 @@ class Expectation:
     @property
     def label(self) -> str:
         """The same name as messages may show it: a checkout request id ends in a phone number."""
-        return self.reference or mask_phones(self.checkout_request_id or "without a reference")
+        return quoted(self.key or "without a reference", is_name=True)
 
     def check(self, answered: Payment, *, strictly: bool = False) -> None:
         """Refuse an answer that is about another payment, or settles this one otherwise.
