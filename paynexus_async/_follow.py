@@ -6,7 +6,6 @@ import logging
 import math
 import random
 from collections import OrderedDict, deque
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -15,7 +14,7 @@ from ._discreet import quoted
 from ._retry import Poll, Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
 from ._tasks import Signal
-from ._wire import worth_repeating
+from ._wire import date_of, worth_repeating
 from .exceptions import (
     APIError,
     ClientStateError,
@@ -433,11 +432,10 @@ def _age_by_the_server(payment: Payment) -> float | None:
     """How old the payment was when the server answered, in seconds, by the server's own clock."""
     if payment.created_at is None or payment.response is None:
         return None
-    try:
-        answered_at = parsedate_to_datetime(payment.response.headers.get("date", ""))
-        age = (answered_at - payment.created_at).total_seconds()
-    except (ValueError, TypeError):
+    answered_at = date_of(payment.response.headers.get("date", ""))
+    if answered_at is None:
         return None
+    age = (answered_at - payment.created_at).total_seconds()
     return min(max(age, 0.0), _AGE_SECONDS_MAX)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -51,6 +52,7 @@ __all__ = [
     "check_base_url",
     "check_headers",
     "connection_error",
+    "date_of",
     "expect_checkout_id",
     "expect_reference",
     "expectation_of",
@@ -216,7 +218,7 @@ def check_base_url(base_url: str) -> str:
     except ValueError:
         host, parts = "", urlsplit("")
     plain = _KEY.fullmatch(base_url) is not None and not set('\\"<>^`{|}') & set(base_url)
-    if not (plain and host and not (parts.username or parts.password)):
+    if not (plain and host and "@" not in parts.netloc):
         msg = "base_url must be a URL such as https://paynexus.co.ke/api, without credentials"
         raise ConfigurationError(msg)
     if parts.query or parts.fragment or base_url.endswith(("?", "#")):
@@ -693,13 +695,11 @@ def rate_limits(response: APIResponse) -> RateLimits | None:
     limit = _number(headers["x-ratelimit-limit"])
     remaining = _number(headers.get("x-ratelimit-remaining"))
     reset = _number(headers.get("x-ratelimit-reset"))
-    try:
-        answered_at = parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (ValueError, TypeError):
+    answered_at = date_of(headers.get("date", ""))
+    if limit is None or remaining is None or reset is None or answered_at is None or limit < 1:
         return None
-    if limit is None or remaining is None or reset is None or limit < 1:
-        return None
-    return RateLimits(int(limit), max(int(remaining), 0), max(reset - answered_at, 0.0))
+    seconds = max(reset - answered_at.timestamp(), 0.0)
+    return RateLimits(int(limit), max(int(remaining), 0), seconds)
 
 
 # --- Repeating ----------------------------------------------------------------------------------
@@ -733,10 +733,17 @@ def _number(value: object) -> float | None:
 
 
 def _seconds_between(earlier: str, later: str) -> float | None:
+    begin, end = date_of(earlier), date_of(later)
+    return None if begin is None or end is None else (end - begin).total_seconds()
+
+
+def date_of(header: str) -> datetime | None:
+    """Read an HTTP date; `None` if it is none. They are in GMT, whatever zone they leave out."""
     try:
-        return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
-    except (ValueError, TypeError, OverflowError):
+        moment = parsedate_to_datetime(header)
+    except (ValueError, TypeError, OverflowError):  # a year or a zone of twelve digits
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def never_sent(error: BaseException) -> bool:
