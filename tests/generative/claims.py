@@ -54,6 +54,7 @@ REJECTED: Final = {400, 401, 403, 404, 409, 422, 429}
 # A Kenyan mobile number, by itself or however people space it, in the middle of anything.
 WHOLE_PHONE: Final = re.compile(r"(?<!\d)\+?(?:254|0)?[ ().-]{0,3}[17](?:[ ().-]{0,3}\d){8}(?!\d)")
 KEY: Final = re.compile(r"(?<![A-Za-z0-9])(?:sk|pk|sb|whsec)_[A-Za-z0-9_-]")
+DATE: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 NINE_DIGITS: Final = re.compile(r"\d(?:[ ().-]{0,3}\d){8}")
 MESSAGE_CHARACTERS_MAX: Final = 30_000  # twenty fields of five quotes each
 
@@ -82,8 +83,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def assert_value_discreet(value: object) -> None:
     """A repr gives nobody away either."""
-    assert not WHOLE_PHONE.search(repr(value)), repr(value)
-    assert not KEY.search(repr(value)), repr(value)
+    shown = DATE.sub("", repr(value))
+    assert not WHOLE_PHONE.search(shown), shown
+    assert not KEY.search(shown), shown
 
 
 # --- Answers
