@@ -11,7 +11,6 @@ Pure: ages come in as arguments. All times are seconds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -105,7 +104,9 @@ def _seen_in(saved: Mapping[str, object]) -> list[float]:
     if not isinstance(counts, list | tuple) or saved.get("version") != _VERSION:
         msg = "experience must be what AsyncPayNexus.experience returned"
         raise ValueError(msg)
-    seen = [float(n) for n in counts if isinstance(n, int | float) and 0 <= n < math.inf]
+    # None of them was ever larger than all payments that count; a digit too many is a damaged file.
+    most = 2 * _PAYMENTS_MAX
+    seen = [float(n) for n in counts if isinstance(n, int | float) and 0 <= n <= most]
     if len(seen) != len(counts) or len(seen) != _BINS + 1:
         msg = f"experience must hold {_BINS + 1} counts from 0"
         raise ValueError(msg)

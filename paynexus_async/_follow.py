@@ -6,16 +6,16 @@ import logging
 import math
 import random
 from collections import OrderedDict, deque
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from ._discreet import quoted
 from ._quota import Urgency
 from ._retry import Poll, Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
 from ._tasks import Signal
-from ._wire import worth_repeating
+from ._wire import date_of, worth_repeating
 from .exceptions import (
     APIError,
     ClientStateError,
@@ -24,7 +24,6 @@ from .exceptions import (
     PayNexusError,
 )
 from .models import Expectation, Payment, PaymentRevision, PaymentUpdate
-from .phone import mask_phones
 from .status import Change, PaymentStatus
 
 if TYPE_CHECKING:
@@ -376,7 +375,7 @@ class _Follower:
             raise
         self.last_error = None
         was_open = self.known is not None and not self.known.is_terminal
-        merged = self._group.observe(observed)
+        merged = self._group.observe(observed, asker=self)
         if self._born_at is None:
             self._born_at = self._looked_at
         elif was_open and merged.is_terminal and seen_open_at >= 0:
@@ -435,18 +434,17 @@ class _Follower:
 
 
 def _word(payment: Payment) -> str:
-    return mask_phones(payment.status_text[:_WORD_CHARACTERS_MAX])
+    return quoted(payment.status_text[:_WORD_CHARACTERS_MAX])
 
 
 def _age_by_the_server(payment: Payment) -> float | None:
     """How old the payment was when the server answered, in seconds, by the server's own clock."""
     if payment.created_at is None or payment.response is None:
         return None
-    try:
-        answered_at = parsedate_to_datetime(payment.response.headers.get("date", ""))
-        age = (answered_at - payment.created_at).total_seconds()
-    except (ValueError, TypeError):
+    answered_at = date_of(payment.response.headers.get("date", ""))
+    if answered_at is None:
         return None
+    age = (answered_at - payment.created_at).total_seconds()
     return min(max(age, 0.0), _AGE_SECONDS_MAX)
 
 
@@ -492,9 +490,31 @@ class Followers:
         self._followed: dict[str, _Follower] = {}
         self._remembered: OrderedDict[str, _Follower] = OrderedDict()
 
-    def observe(self, payment: Payment) -> Payment:
-        """Merge an answer, from wherever it came, into what is known; return what holds."""
-        return self._follower(Expectation.of(payment)).observe(payment, self.now())
+    def observe(self, payment: Payment, asker: _Follower | None = None) -> Payment:
+        """Merge an answer, from wherever it came, into what is known; return what holds.
+
+        Args:
+            payment: as the server tells it.
+            asker: who has asked, if it was a look.
+
+        Raises:
+            PaymentMismatchError: if it contradicts what this client knows to have been asked.
+        """
+        follower = self._follower(Expectation.of(payment))
+        follower.expected.check(payment)
+        merged = follower.observe(payment, self.now())
+        for other in self._namesakes(follower, asker):
+            merged = other.observe(merged, self.now())
+            follower.observe(merged, self.now())  # that one may have known more
+        return merged
+
+    def _namesakes(self, follower: _Follower, asker: _Follower | None) -> list[_Follower]:
+        """Find who else follows the payment: by its other name, from before both were known."""
+        named = {id(f): f for n in follower.expected.names if (f := self._followed.get(n))}
+        if asker is not None:
+            named[id(asker)] = asker
+        named.pop(id(follower), None)
+        return list(named.values())
 
     def completed(self, expected: Expectation) -> Expectation:
         """Add what is known of a payment to what its answer must agree with.
@@ -604,13 +624,14 @@ class Followers:
         """Do not forget a payment while somebody waits for it."""
         for name in follower.expected.names:
             self._remembered.pop(name, None)
-            self._followed[name] = follower
+            self._followed.setdefault(name, follower)
 
     def release(self, follower: _Follower) -> None:
         """Remember a payment among others, until there are too many."""
         for name in follower.expected.names:
-            self._followed.pop(name, None)
-            self._remember(name, follower)
+            if self._followed.get(name, follower) is follower:  # not somebody else's by now
+                self._followed.pop(name, None)
+                self._remember(name, follower)
 
     def close(self) -> None:
         """Let all callers go: the client is being closed."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ._discreet import quoted
 from .exceptions import DuplicatePaymentError, PaymentMismatchError, PaymentOutcomeUnknown
 from .phone import mask_phones
 
@@ -118,8 +119,9 @@ def refusal(prompt: Prompt) -> DuplicatePaymentError:
     """Build the error that refuses a second prompt beside this one."""
     what = f"a prompt for KES {prompt.intent.amount} to {mask_phones(prompt.intent.phone)}"
     if prompt.payment is not None:
-        name = prompt.payment.reference or "by its checkout request id"
-        state = f"{what} is still {mask_phones(prompt.payment.status_text)}: follow payment {name}"
+        reference = prompt.payment.reference
+        name = quoted(reference, is_name=True) if reference else "by its checkout request id"
+        state = f"{what} is still {quoted(prompt.payment.status_text)}: follow payment {name}"
     elif prompt.unknown:
         state = f"{what} was sent and its answer was lost: find out whether the customer paid"
     else:

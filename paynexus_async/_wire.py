@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ._convert import structure_payment, structure_phone
+from ._discreet import quoted
 from .exceptions import (
     STATUS_ERRORS,
     APIConnectionError,
@@ -50,6 +52,7 @@ __all__ = [
     "check_base_url",
     "check_headers",
     "connection_error",
+    "date_of",
     "expect_checkout_id",
     "expect_reference",
     "expectation_of",
@@ -78,7 +81,6 @@ VALUES_MAX: Final = 20_000
 """In one answer, counted before it is decoded: a value of two bytes costs up to a hundred here, so
 that one MiB of them would cost thirty. The largest real answer has a few hundred."""
 RETRY_AFTER_SECONDS_MAX: Final = 120.0
-_QUOTE_CHARACTERS_MAX: Final = 200
 
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _PHONE_SHAPED: Final = re.compile(r"\d{9,12}", re.ASCII)
@@ -96,7 +98,6 @@ _OUR_HEADERS: Final = frozenset(
         "x-api-key",
     }
 )
-_KEY_SHAPED: Final = re.compile(r"\b((?:sk|pk|sb|whsec)_)[A-Za-z0-9_-]+", re.ASCII)
 _KEY: Final = re.compile(r"[!-~]{4,256}", re.ASCII)  # visible ASCII: safe in a header line
 
 _REJECTIONS: Final = frozenset({400, 401, 403, 404, 409, 422, 429})
@@ -222,7 +223,7 @@ def check_base_url(base_url: str) -> str:
     except ValueError:
         host, parts = "", urlsplit("")
     plain = _KEY.fullmatch(base_url) is not None and not set('\\"<>^`{|}') & set(base_url)
-    if not (plain and host and not (parts.username or parts.password)):
+    if not (plain and host and "@" not in parts.netloc):
         msg = "base_url must be a URL such as https://paynexus.co.ke/api, without credentials"
         raise ConfigurationError(msg)
     if parts.query or parts.fragment or base_url.endswith(("?", "#")):
@@ -230,7 +231,7 @@ def check_base_url(base_url: str) -> str:
         raise ConfigurationError(msg)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
         msg = (
-            f"base_url must be https, not {parts.scheme}, because keys travel to it "
+            f"base_url must be https, not {quoted(parts.scheme)}, because keys travel to it "
             "(http is for loopback addresses such as http://127.0.0.1:8765/api only)"
         )
         raise ConfigurationError(msg)
@@ -256,7 +257,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             msg = "default_headers has a name that is not one"
             raise ConfigurationError(msg)
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
-            msg = f"default_headers[{name!r}] must be printable ASCII text on one line"
+            msg = f"default_headers[{quoted(repr(name))}] must be printable ASCII text on one line"
             raise ConfigurationError(msg)
         if name.lower() in _OUR_HEADERS:
             msg = f"default_headers must not set {name}: the client does"
@@ -416,14 +417,15 @@ def _amount(amount: int, environment: Environment) -> int:
     largest = AMOUNT_KES_MAX[environment]
     if isinstance(amount, bool) or not isinstance(amount, int):
         got = (
-            f"{amount!r} ({type(amount).__name__})"
+            f"{quoted(repr(amount))} ({type(amount).__name__})"
             if isinstance(amount, float | bool)
             else (type(amount).__name__)
         )
         msg = f"amount must be a whole number of KES (int), not {got}; nothing was sent"
         raise InvalidRequestError(msg)
     if not 1 <= amount <= largest:
-        shown = amount if abs(amount) < 10**12 else "a far larger number"
+        # A phone in the place of the amount is a phone all the same.
+        shown = quoted(str(amount)) if abs(amount) < 10**12 else "a far larger number"
         msg = (
             f"amount must be 1 to {largest:,} KES in the {environment} environment, "
             f"not {shown}; nothing was sent"
@@ -674,11 +676,7 @@ def _advice(call: Call, status_code: int) -> str:
 
 def _quote(value: object) -> str | None:
     """Return foreign words, made safe to print: short, on one line, phones and keys masked."""
-    if not isinstance(value, str) or not value.strip():
-        return None
-    line = "".join(c if c.isprintable() else " " for c in value[: 4 * _QUOTE_CHARACTERS_MAX])
-    line = _KEY_SHAPED.sub(r"\1…", mask_phones(" ".join(line.split())))
-    return line if len(line) <= _QUOTE_CHARACTERS_MAX else line[: _QUOTE_CHARACTERS_MAX - 1] + "…"
+    return (quoted(value) or None) if isinstance(value, str) else None
 
 
 def is_confidential(words: str) -> bool:
@@ -727,13 +725,11 @@ def rate_limits(response: APIResponse) -> RateLimits | None:
     limit = _number(headers["x-ratelimit-limit"])
     remaining = _number(headers.get("x-ratelimit-remaining"))
     reset = _number(headers.get("x-ratelimit-reset"))
-    try:
-        answered_at = parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (ValueError, TypeError):
+    answered_at = date_of(headers.get("date", ""))
+    if limit is None or remaining is None or reset is None or answered_at is None or limit < 1:
         return None
-    if limit is None or remaining is None or reset is None or limit < 1:
-        return None
-    return RateLimits(int(limit), max(int(remaining), 0), max(reset - answered_at, 0.0))
+    seconds = max(reset - answered_at.timestamp(), 0.0)
+    return RateLimits(int(limit), max(int(remaining), 0), seconds)
 
 
 # --- Repeating ----------------------------------------------------------------------------------
@@ -767,10 +763,17 @@ def _number(value: object) -> float | None:
 
 
 def _seconds_between(earlier: str, later: str) -> float | None:
+    begin, end = date_of(earlier), date_of(later)
+    return None if begin is None or end is None else (end - begin).total_seconds()
+
+
+def date_of(header: str) -> datetime | None:
+    """Read an HTTP date; `None` if it is none. They are in GMT, whatever zone they leave out."""
     try:
-        return (parsedate_to_datetime(later) - parsedate_to_datetime(earlier)).total_seconds()
-    except (ValueError, TypeError, OverflowError):
+        moment = parsedate_to_datetime(header)
+    except (ValueError, TypeError, OverflowError):  # a year or a zone of twelve digits
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def never_sent(error: BaseException) -> bool:

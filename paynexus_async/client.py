@@ -674,11 +674,11 @@ class AsyncPayNexus:
         return observed
 
     def _observe(self, observed: Payment, expected: Expectation) -> Payment:
-        self._prompts.observe(observed)
-        payment = self._followers.observe(observed)
+        merged = self._followers.observe(observed)
+        self._prompts.observe(observed)  # only if it is believed
         # What was known already may have been told to somebody who asked by the name only.
-        expected.check(payment)
-        return payment
+        expected.check(merged)
+        return merged
 
     async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
         """Make a call that changes nothing, again where that may help."""

@@ -6,7 +6,6 @@ Every value carries the answer it was read from in `response`, and prints no who
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -14,13 +13,14 @@ from typing import Final
 
 import attrs
 
+from ._discreet import quoted
 from .exceptions import (
     PaymentFailed,
     PaymentMismatchError,
     PaymentStillPending,
     PayNexusError,
 )
-from .phone import mask_phones, phones_agree
+from .phone import phones_agree
 from .status import Change, PaymentStatus, advance
 
 __all__ = [
@@ -35,14 +35,11 @@ __all__ = [
 ]
 
 
-_SHOWN_WHOLE: Final = frozenset({"receipt", "transaction_id"})  # long digits, no phone
-_REFERENCE: Final = re.compile(r"(?!ws_CO_)[A-Za-z][A-Za-z0-9_-]*", re.ASCII)
+_NAMES: Final = frozenset({"reference", "receipt", "transaction_id"})
 
 
-def _shown_name(name: object) -> str:
-    """Show a reference whole; a checkout request id ends in a phone, and a slip may be one."""
-    text = str(name)
-    return text if _REFERENCE.fullmatch(text) else mask_phones(text)
+def _shown(asked: object) -> str:
+    return repr(asked) if isinstance(asked, Payment) else quoted(str(asked), is_name=True)
 
 
 def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
@@ -51,10 +48,8 @@ def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
         content = getattr(value, field.name)
         if content is None:
             continue
-        if field.name == "reference":
-            content = _shown_name(content)
-        elif isinstance(content, str | int | Decimal) and field.name not in _SHOWN_WHOLE:
-            content = mask_phones(str(content))
+        if isinstance(content, str | int | Decimal):
+            content = quoted(str(content), is_name=field.name in _NAMES)
         shown.append(f"{field.name}={content!s}")
     return f"{type(value).__name__}({', '.join(shown)})"
 
@@ -164,12 +159,12 @@ class Payment:
         """
         if self.succeeded:
             return self
-        name = self.reference or mask_phones(self.checkout_request_id or "without a reference")
+        name = Expectation.of(self).label
         if self.is_terminal:
-            reason = f" ({mask_phones(self.failure_reason)})" if self.failure_reason else ""
+            reason = f" ({quoted(self.failure_reason)})" if self.failure_reason else ""
             msg = f"payment {name} is {self.status}{reason}: {_ENDINGS[self.status]}"
             raise PaymentFailed(msg, payment=self)
-        msg = f"payment {name} is still {mask_phones(self.status_text)}; wait for it to end"
+        msg = f"payment {name} is still {quoted(self.status_text)}; wait for it to end"
         raise PaymentStillPending(msg, reference=name, payment=self, attempts=0, last_error=None)
 
     def merge(self, observed: Payment) -> tuple[Payment, Change]:
@@ -255,7 +250,7 @@ class Expectation:
     @property
     def label(self) -> str:
         """The same name as messages may show it: a checkout request id ends in a phone number."""
-        return self.reference or mask_phones(self.checkout_request_id or "without a reference")
+        return quoted(self.key or "without a reference", is_name=True)
 
     def check(self, answered: Payment, *, strictly: bool = False) -> None:
         """Refuse an answer that is about another payment, or settles this one otherwise.
@@ -340,7 +335,7 @@ class PaymentRevision(PaymentUpdate):
     """
 
 
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True)
 class PaymentResult:
     """What became of one of many: a payment, or the error that stands in its place.
 
@@ -350,15 +345,9 @@ class PaymentResult:
         error: why that is not known; `None` if there is a payment.
     """
 
-    asked: str | Payment = attrs.field(repr=_shown_name)
+    asked: str | Payment = attrs.field(repr=_shown)
     payment: Payment | None = None
     error: PayNexusError | None = None
-
-    def __repr__(self) -> str:
-        """Show all; what was asked for, a checkout request id, may hold a phone number."""
-        asked = repr(self.asked)
-        asked = asked if isinstance(self.asked, Payment) else mask_phones(asked)
-        return f"PaymentResult(asked={asked}, payment={self.payment!r}, error={self.error!r})"
 
     def unwrap(self) -> Payment:
         """Return the payment.

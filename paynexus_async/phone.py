@@ -17,7 +17,7 @@ _KENYA_CODE: Final = 254
 # Digits and the separators people type. Letters would be read as keypad digits, and `;ext=` as an
 # extension, by the parser below: both are typing errors in a phone that gets a payment prompt.
 _PLAUSIBLE: Final = re.compile(r"\+?[0-9(][0-9 ().\-]{7,19}")
-_NINE_OR_MORE_DIGITS: Final = re.compile(r"\d(?:[ ().\-]{0,2}\d){8,}")
+_NINE_OR_MORE_DIGITS: Final = re.compile(r"\d(?:[ ().\-]{0,3}\d){8,}")
 _NOT_DIGITS: Final = re.compile(r"\D")
 _MASK_SIGNS: Final = re.compile(r"[*xX#•]")
 

@@ -22,6 +22,7 @@ MODULES = {
 LAYERS = [
     {"_version", "exceptions"},
     {"status", "phone"},
+    {"_discreet"},
     {"models"},
     {"_convert"},
     {"_wire", "_schedule"},
@@ -59,6 +60,7 @@ ONE_HOME = {
 PURE = {
     "status",
     "phone",
+    "_discreet",
     "models",
     "_convert",
     "_wire",

@@ -178,3 +178,11 @@ async def test_a_client_starts_with_what_another_has_learned(server):
             await paynexus.wait_for_completion(REFERENCE, max_wait=900)
         moments.append(server.times[1] - server.times[0])
     assert moments[1] > 1.5 * moments[0]
+
+
+@pytest.mark.parametrize("count", [10**400, 1e308, -1, float("nan"), "1", None])
+def test_a_damaged_memory_is_refused_as_one(count):
+    """A number that no count ever was, as a damaged file holds it, is a configuration error."""
+    damaged = {"version": 1, "ended_by_age": [count] + [0.0] * 120}
+    with pytest.raises(ConfigurationError, match="experience must hold 121 counts"):
+        FakeServer().client(experience=damaged)

@@ -667,3 +667,61 @@ async def test_the_memory_of_payments_is_bounded(server: FakeServer, monkeypatch
             assert len(paynexus._followers._remembered) <= 4
             assert set(paynexus._followers._followed) == {REFERENCE, CHECKOUT_ID}
             server.answers(status("completed"))
+
+
+async def test_a_wait_by_each_name_ends_with_the_payment(server: FakeServer):
+    """Begun before the client knew that both name one payment: whoever looks, both hear of it."""
+    ended: list[Payment] = []
+    async with server.client() as paynexus:
+
+        async def wait(name: str) -> None:
+            ended.append(await paynexus.wait_for_completion(name, max_wait=60))
+
+        for first, second in [(REFERENCE, CHECKOUT_ID), (CHECKOUT_ID, REFERENCE)]:
+            server.answers(status("initiated"), status("initiated"), status("completed"))
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(wait, first)
+                tg.start_soon(wait, second)
+            assert [payment.status for payment in ended] == ["completed", "completed"]
+            ended.clear()
+
+
+async def test_who_waits_by_one_name_hears_what_was_known_by_the_other(server: FakeServer):
+    """One who came first does not lose his place to one who comes by the other name later."""
+    async with server.client() as paynexus:
+        ended: list[Payment] = []
+
+        async def wait(name: str, seconds: float) -> None:
+            await anyio.sleep(seconds)
+            with anyio.move_on_after(8):
+                ended.append(await paynexus.wait_for_completion(name, max_wait=60))
+
+        server.answers(status("processing"))
+        async with anyio.create_task_group() as tg:
+            for name, seconds in [(REFERENCE, 0), (CHECKOUT_ID, 0), (CHECKOUT_ID, 9)]:
+                tg.start_soon(wait, name, seconds)
+            await anyio.sleep(10)
+            server.answers(status("completed"))
+            assert (await paynexus.get_payment_status(REFERENCE)).succeeded
+        assert [payment.status for payment in ended] == ["completed"]
+
+
+async def test_what_this_client_asked_holds_for_every_answer(server: FakeServer):
+    """Also where somebody else asks by the bare reference: no waiter is told the other amount."""
+    async with server.client() as paynexus:
+        payment = await initiate(server, paynexus)
+        server.answers(status("completed", amount="1.00"))
+        for ask in (
+            paynexus.get_payment_status(REFERENCE),
+            paynexus.get_payment_status_by_checkout_id(CHECKOUT_ID),
+            paynexus.wait_for_completion(payment),
+        ):
+            with pytest.raises(PaymentMismatchError) as caught:
+                await ask
+            assert caught.value.differences == ("amount",)
+        results = [r async for r in paynexus.check_payments([REFERENCE])]
+        assert isinstance(results[0].error, PaymentMismatchError)
+        with pytest.raises(
+            paynexus_async.DuplicatePaymentError
+        ):  # what is not believed ends nothing
+            await paynexus.initiate_payment(100, PHONE)

@@ -570,3 +570,35 @@ def statused(status_code: int) -> APIStatusError:
 def test_a_read_is_repeated_after_what_may_pass_by_itself(error, worth):
     """And after nothing else, a cancellation least of all."""
     assert _wire.worth_repeating(error) is worth
+
+
+NO_DATES = (
+    "Tue, 27 Jan 99999999999 07:17:18 GMT",
+    "Tue, 27 Jan 2026 07:17:18 +99999999999999999999",
+    "Tue, 27 Jan 2026 07:99999999999:18 GMT",
+    "yesterday",
+    "",
+)
+
+
+@pytest.mark.parametrize("date", NO_DATES)
+def test_a_date_that_is_none_tells_no_time(date):
+    """Of twelve digits too: an answer is not lost for the sake of its date."""
+    limits = {"x_ratelimit_limit": "60", "x_ratelimit_remaining": "1", "x_ratelimit_reset": "5"}
+    assert _wire.rate_limits(reply({}, date=date, **limits)) is None
+    assert _wire.retry_after_seconds(reply({}, date=date, retry_after=date)) is None
+
+
+def test_a_date_without_a_zone_is_in_gmt():
+    """Not in the zone of this machine."""
+    limits = {"x_ratelimit_limit": "60", "x_ratelimit_remaining": "1"}
+    told = _wire.rate_limits(
+        reply({}, date="Tue, 27 Jan 2026 07:17:18 -0000", x_ratelimit_reset="1769498298", **limits)
+    )
+    assert told == _wire.RateLimits(60, 1, 60.0)
+
+
+def test_no_credentials_stand_in_a_base_url():
+    """Not even empty ones."""
+    with pytest.raises(ConfigurationError, match="without credentials"):
+        _wire.check_base_url("https://@paynexus.co.ke/api")

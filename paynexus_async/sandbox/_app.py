@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated
 
 import attrs
 from fastapi import Body, Depends, FastAPI
@@ -17,46 +17,18 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..phone import mask_phones
+from ._described import CALLS, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, SCRIPTED, answered
 from ._engine import BODY_BYTES_MAX, Ledger, Request
 from ._scenarios import SCENARIOS
 
 __all__ = ["create_app"]
 
 _BASE = "/api"
-_INITIATE = {"amount": 100, "phone": "0746990866", "description": "Order #12345"}
-_INITIATED: dict[str, Any] = {
-    "success": True,
-    "data": {
-        "reference": "PNXABC123DEF",
-        "checkout_request_id": "ws_CO_27012026101718139746990866",
-        "amount": 100,
-        "phone": "254746990866",
-        "status": "initiated",
-    },
-}
-_PAYMENT = {
-    **_INITIATED["data"],
-    "amount": "100.00",  # text here, a number in the answer to initiate
-    "status": "completed",
-    "transaction_id": "TXN000001",
-    "provider_transaction_id": "OEI2AK4Q16",
-    "created_at": "2026-01-27T10:17:18+03:00",
-}
-_STATUS = {"success": True, "data": _PAYMENT}
-_PAGE = {"current_page": 1, "per_page": 15, "total": 1, "last_page": 1, "from": 1, "to": 1}
-_REFUSED = {
-    "success": False,
-    "error": "rate_limit_exceeded",
-    "code": "RATE_LIMIT",
-    "message": "Too many requests. Please try again later.",
-    "retry_after": 60,
-}
 # For the description only: the ledger checks keys, and refuses in the documented shape.
 _KEYS = [
     Depends(APIKeyHeader(name="X-API-Key", auto_error=False)),
     Depends(HTTPBearer(auto_error=False)),
 ]
-_QUERY = ("status", "from_date", "to_date", "page", "per_page")
 
 
 def create_app(ledger: Ledger) -> FastAPI:
@@ -96,95 +68,30 @@ def _add_api(app: FastAPI, ledger: Ledger) -> None:
     async def handle(request: HTTPRequest) -> Response:
         return await _handle(ledger, request)
 
-    def add(
-        path: str,
-        method: str,
-        summary: str,
-        *,
-        body: object = None,
-        answer: object,
-        parameters: Iterable[tuple[str, str]] = (),
-    ) -> None:
+    for operation in OPERATIONS:
         app.add_api_route(
-            f"{_BASE}{path}",
+            f"{_BASE}{operation.path}",
             handle,
-            methods=[method],
-            summary=summary,
+            methods=[operation.method],
+            summary=operation.summary,
             tags=["PayNexus"],
-            name=summary,
+            name=operation.summary,
             dependencies=_KEYS,
-            responses={
-                200: {"content": {"application/json": {"example": answer}}},
-                429: {
-                    "description": "Too many requests; other errors have this shape too",
-                    "content": {"application/json": {"example": _REFUSED}},
-                },
-            },
-            openapi_extra=_described(body, parameters),
+            response_model=None,
+            responses=operation.responses,
+            openapi_extra=operation.request,
         )
-
-    add("/mpesa/payment/initiate", "POST", "Initiate a payment", body=_INITIATE, answer=_INITIATED)
-    add(
-        "/payments/{reference}",
-        "GET",
-        "Status by reference",
-        answer=_STATUS,
-        parameters=[("reference", "path")],
-    )
-    add(
-        "/payments/status-by-checkout-id",
-        "POST",
-        "Status by checkout request id",
-        body={"checkout_request_id": "ws_CO_27012026101718139746990866"},
-        answer=_STATUS,
-    )
-    add(
-        "/mpesa/validate-phone",
-        "POST",
-        "Validate a phone number",
-        body={"phone": "0746990866"},
-        answer={
-            "success": True,
-            "data": {
-                "original": "0746990866",
-                "normalized": "254746990866",
-                "valid": True,
-                "provider": "mpesa",
-            },
-        },
-    )
-    add(
-        "/payments",
-        "GET",
-        "List payments",
-        answer={"success": True, "data": [_PAYMENT], "pagination": _PAGE},
-        parameters=[(name, "query") for name in _QUERY],
-    )
-
-
-def _described(body: object, parameters: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Describe a request, which no handler's signature does: the ledger reads it as it came."""
-    described: dict[str, Any] = {
-        "parameters": [
-            {"name": n, "in": place, "required": place == "path", "schema": {"type": "string"}}
-            for n, place in parameters
-        ],
-    }
-    if body:
-        content = {"application/json": {"example": body, "schema": {"type": "object"}}}
-        described["requestBody"] = {"required": True, "content": content}
-    return described
 
 
 def _add_control(app: FastAPI, ledger: Ledger) -> None:
     tags: list[str | Enum] = ["Sandbox"]
 
-    @app.get("/sandbox/health", tags=tags)
+    @app.get("/sandbox/health", tags=tags, responses=answered(HEALTH), response_model=None)
     async def health() -> dict[str, object]:
         """Whether the sandbox is there."""
         return {"ok": True, "payments": len(ledger.records)}
 
-    @app.get("/sandbox/payments", tags=tags)
+    @app.get("/sandbox/payments", tags=tags, responses=answered(PAYMENTS), response_model=None)
     async def payments() -> list[dict[str, object]]:
         """What is true of each payment, now."""
         return [
@@ -198,7 +105,7 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             for truth in (ledger.payment(r.prompt.reference) for r in ledger.records)
         ]
 
-    @app.get("/sandbox/prompts", tags=tags)
+    @app.get("/sandbox/prompts", tags=tags, responses=answered(PROMPTS), response_model=None)
     async def prompts() -> list[dict[str, object]]:
         """Every prompt that a customer saw."""
         return [
@@ -211,14 +118,17 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             for prompt in ledger.prompts
         ]
 
-    @app.get("/sandbox/calls", tags=tags)
+    @app.get("/sandbox/calls", tags=tags, responses=answered(CALLS), response_model=None)
     async def calls() -> list[dict[str, object]]:
         """The latest API calls."""
         return [attrs.asdict(call) for call in ledger.calls]
 
-    @app.post("/sandbox/script", tags=tags)
+    @app.post(
+        "/sandbox/script", tags=tags, responses=answered(SCRIPTED, 400, 422), response_model=None
+    )
     async def script(
-        scenario: Annotated[str, Body()], phone: Annotated[str | None, Body()] = None
+        scenario: Annotated[str, Body(json_schema_extra={"enum": [*SCENARIOS]})],
+        phone: Annotated[str | None, Body()] = None,
     ) -> Response:
         """Let the next payment (to a phone) play a scenario."""
         try:
