@@ -36,7 +36,9 @@ def test_two_points_are_a_curve_and_an_end_of_zero_is_one():
     assert Survival(0.5, (1.0, 1.0)).at(99) == 1.0
 
 
-@pytest.mark.parametrize("chances", [(1.0,), (0.9, 0.0), (1.0, -0.1), (1.0, 0.5, -0.1), (1.0, 0.2, 0.3), (2.0, 1.0)])
+@pytest.mark.parametrize(
+    "chances", [(1.0,), (0.9, 0.0), (1.0, -0.1), (1.0, 0.5, -0.1), (1.0, 0.2, 0.3), (2.0, 1.0)]
+)
 def test_what_is_no_curve_is_refused(chances):
     """Each reason by itself."""
     with pytest.raises(ValueError, match="chances must fall from 1"):
