@@ -69,7 +69,10 @@ def _configuration(module: str, tests: list[str]) -> str:
         "only_mutate": f"paynexus_async/{module}.py",
         "also_copy": "\n  tests\n  pyproject.toml\n  README.md",
         "pytest_add_cli_args_test_selection": "\n  ".join(["", *tests]),
-        "pytest_add_cli_args": "\n  -x\n  -p\n  no:cacheprovider",
+        # Compares two simulations by how they come out: any change would count as killed.
+        "pytest_add_cli_args": "\n  -x\n  -p\n  no:cacheprovider\n  -k\n  not equal_calls",
+        # The wording of messages is nobody's promise; what they must not hold is tested.
+        "do_not_mutate_patterns": "\n  ^\\s*msg = ",
     }
     return "[mutmut]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
 
