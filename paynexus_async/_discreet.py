@@ -12,7 +12,8 @@ __all__ = ["discreet", "quoted"]
 _QUOTE_CHARACTERS_MAX: Final = 200
 _KEY_SHAPED: Final = re.compile(r"(?<![A-Za-z0-9])((?:sk|pk|sb|whsec)_)[A-Za-z0-9_-]+", re.ASCII)
 _HOLDS_PHONE: Final = re.compile(
-    r"(?<!\d)(?:254|0)?[ ().\-]{0,3}[17](?:[ ().\-]{0,3}\d){8}(?!\d)|^ws_CO_"
+    # A bare `746990866` directly behind letters is a part of a name, such as PNX746990866.
+    r"(?:(?<!\d)(?:254|0)|(?<![A-Za-z\d]))[ ().\-]{0,3}[17](?:[ ().\-]{0,3}\d){8}(?!\d)|^ws_CO_"
 )
 
 

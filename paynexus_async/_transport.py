@@ -21,6 +21,7 @@ import anyio
 import httpx
 from anyio.lowlevel import checkpoint_if_cancelled
 
+from ._discreet import discreet
 from ._readers import NoAnswerError, open_reader
 from ._tasks import EventLoopToken, OwnedTasks, current_token, is_asyncio
 from ._version import __version__
@@ -29,7 +30,6 @@ from ._wire import (
     Call,
     Secret,
     connection_error,
-    is_confidential,
     oversized_error,
 )
 from .exceptions import APIError, ClientStateError, ConfigurationError
@@ -485,7 +485,7 @@ def _headers(call: Call, key: Secret, headers: Mapping[str, str]) -> _Headers:
 
 def _tells_too_much(reason: str, key: Secret) -> bool:
     """Whether a foreign error's own words hold a key or a phone: a traceback would print them."""
-    return key.reveal() in reason or is_confidential(reason)
+    return key.reveal() in reason or discreet(reason) != reason
 
 
 class _Body(httpx.ByteStream):

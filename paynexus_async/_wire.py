@@ -58,7 +58,6 @@ __all__ = [
     "expectation_of",
     "expectation_of_intent",
     "initiate_call",
-    "is_confidential",
     "never_sent",
     "outcome_of_initiate",
     "oversized_error",
@@ -677,11 +676,6 @@ def _advice(call: Call, status_code: int) -> str:
 def _quote(value: object) -> str | None:
     """Return foreign words, made safe to print: short, on one line, phones and keys masked."""
     return (quoted(value) or None) if isinstance(value, str) else None
-
-
-def is_confidential(words: str) -> bool:
-    """Whether foreign words hold what looks like a key, or like a phone."""
-    return _KEY_SHAPED.search(words) is not None or mask_phones(words) != words
 
 
 def _field_errors(value: object) -> dict[str, tuple[str, ...]]:
