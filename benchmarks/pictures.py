@@ -72,7 +72,7 @@ def _shop(report: Report) -> Canvas:
     }
     plans = [table.title.split(":")[0].replace(", ", "\n", 1) for table in tables]
     plans = [plan.replace(" and ", "\n") for plan in plans]
-    hours = [8, 8, 4, 1]  # simulated for each plan: refusals are told for one
+    hours = [6, 6, 3, 1]  # simulated for each plan: refusals are told for one
     canvas = Canvas(figsize=(11, 4.6), layout="constrained")
     canvas.suptitle(
         "One hour in a shop: when do you know that the customer has paid?",
