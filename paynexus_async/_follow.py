@@ -489,7 +489,13 @@ class Followers:
 
     def observe(self, payment: Payment) -> Payment:
         """Merge an answer, from wherever it came, into what is known; return what holds."""
-        return self._follower(Expectation.of(payment)).observe(payment, self.now())
+        expected, now = Expectation.of(payment), self.now()
+        follower = self._follower(expected)
+        # Its two names may be followed apart, by callers who know one each.
+        for other in [self._followed.get(name) for name in expected.names]:
+            if other is not None and other is not follower:
+                other.observe(payment, now)
+        return follower.observe(payment, now)
 
     def completed(self, expected: Expectation) -> Expectation:
         """Add what is known of a payment to what its answer must agree with.
@@ -599,13 +605,14 @@ class Followers:
         """Do not forget a payment while somebody waits for it."""
         for name in follower.expected.names:
             self._remembered.pop(name, None)
-            self._followed[name] = follower
+            self._followed.setdefault(name, follower)
 
     def release(self, follower: _Follower) -> None:
         """Remember a payment among others, until there are too many."""
         for name in follower.expected.names:
-            self._followed.pop(name, None)
-            self._remember(name, follower)
+            if self._followed.get(name) is follower:
+                del self._followed[name]
+                self._remember(name, follower)
 
     def close(self) -> None:
         """Let all callers go: the client is being closed."""
