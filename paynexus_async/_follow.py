@@ -494,6 +494,7 @@ class Followers:
         # Its two names may be followed apart, by callers who know one each.
         for other in [self._followed.get(name) for name in expected.names]:
             if other is not None and other is not follower:
+                other.expected = other.expected.completed(expected)
                 other.observe(payment, now)
         return follower.observe(payment, now)
 

@@ -411,7 +411,8 @@ async def test_who_has_sent_the_prompt_knows_best(server: FakeServer):
 
 async def test_two_names_of_one_payment_are_told_the_same(server: FakeServer):
     """Even if the client learns only on the way that they are one payment's."""
-    server.answers(*[status("processing")] * 4, status("completed"))
+    nameless = status("completed", reference=None, checkout_request_id=None)
+    server.answers(*[status("processing")] * 4, nameless)
     ends: list[Payment] = []
 
     async def wait(paynexus: AsyncPayNexus, name: str) -> None:
