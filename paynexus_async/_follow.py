@@ -504,6 +504,7 @@ class Followers:
         follower.expected.check(payment)
         merged = follower.observe(payment, self.now())
         for other in self._namesakes(follower, asker):
+            other.expected = other.expected.completed(follower.expected)
             merged = other.observe(merged, self.now())
             follower.observe(merged, self.now())  # that one may have known more
         return merged

@@ -434,6 +434,45 @@ async def test_who_has_sent_the_prompt_knows_best(server: FakeServer):
             await paynexus.get_payment_status(attrs.evolve(payment, amount=1))
 
 
+async def test_two_names_of_one_payment_are_told_the_same(server: FakeServer):
+    """Even if the client learns only on the way that they are one payment's."""
+    nameless = status("completed", reference=None, checkout_request_id=None)
+    server.answers(*[status("processing")] * 4, nameless)
+    ends: list[Payment] = []
+
+    async def wait(paynexus: AsyncPayNexus, name: str) -> None:
+        ends.append(await paynexus.wait_for_completion(name, max_wait=60))
+
+    async with server.client() as paynexus:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, paynexus, REFERENCE)
+            group.start_soon(wait, paynexus, CHECKOUT_ID)
+        assert [end.status for end in ends] == ["completed", "completed"]
+        assert (await paynexus.wait_for_completion(CHECKOUT_ID)).succeeded
+
+
+async def test_closing_ends_the_waits_for_both_names_of_one_payment(server: FakeServer):
+    """None of them holds on until its own deadline."""
+    server.answers(status("processing"))
+    paynexus = server.client()
+    errors: list[Exception] = []
+
+    async def wait(name: str, most: float) -> None:
+        try:
+            await paynexus.wait_for_completion(name, max_wait=most)
+        except (ClientStateError, PaymentStillPending) as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait, CHECKOUT_ID, 100)
+        group.start_soon(wait, REFERENCE, 5)
+        await anyio.sleep(10)
+        await paynexus.aclose()
+        await anyio.sleep(0.1)
+        assert len(errors) == 2
+    assert [type(error) for error in errors] == [PaymentStillPending, ClientStateError]
+
+
 async def test_nobody_gives_up_without_a_look(server: FakeServer):
     """However short the wait is, beside the schedule: the last moment is worth a call."""
     async with server.client(patience="thrifty") as paynexus:

@@ -329,7 +329,7 @@ def _leaks_the_key() -> Plant:
 
 @_mutant("shows whole phones", 7)
 def _shows_phones() -> Plant:
-    return patch.object(models, "mask_phones", lambda text: text)
+    return patch.object(models, "quoted", lambda text, **_: text)
 
 
 # --- Calls
@@ -435,3 +435,11 @@ def _believes_the_caller() -> Plant:
         return expected if follower is None else expected.completed(follower.expected)
 
     return patch.object(_follow.Followers, "completed", completed)
+
+
+@_mutant("as it was: who waits by another name is told nothing", 3)
+def _tells_one_name() -> Plant:
+    def observe(self: Any, payment: Payment) -> Payment:
+        return self._follower(models.Expectation.of(payment)).observe(payment, self.now())
+
+    return patch.object(_follow.Followers, "observe", observe)
