@@ -393,17 +393,6 @@ def _ends_at_none() -> Plant:
     return patch.object(_bulk._Source, "take", take)
 
 
-@_mutant("as it was: an answer outranks the payment that a caller brings", 3)
-def _believes_the_first() -> Plant:
-    def meet(self: Any, expected: models.Expectation, known: Payment | None) -> Any:
-        follower = self._follower(expected)
-        if known is not None and (follower.known is None or known.is_terminal):
-            follower.observe(known, self.now())
-        return follower
-
-    return patch.object(_follow.Followers, "_meet", meet)
-
-
 @_mutant("as it was: a prompt for something else may be paid as that", 3)
 def _believes_a_mismatch() -> Plant:
     def conclude(self: Any, prompt: Any, answer: Any) -> Payment:
@@ -417,15 +406,6 @@ def _believes_a_mismatch() -> Plant:
         return payment
 
     return patch.object(AsyncPayNexus, "_conclude_initiate", conclude)
-
-
-@_mutant("as it was: what was told to one is what another asked for", 3)
-def _believes_what_was_told() -> Plant:
-    def observe(self: Any, observed: Payment, _: Any) -> Payment:
-        self._prompts.observe(observed)
-        return self._followers.observe(observed)
-
-    return patch.object(AsyncPayNexus, "_observe", observe)
 
 
 @_mutant("as it was: what a caller brings outranks what was sent", 3)
