@@ -672,6 +672,9 @@ class AsyncPayNexus:
         return observed
 
     def _observe(self, observed: Payment, expected: Expectation) -> Payment:
+        # Once more: somebody may have brought the payment while the answer was on its way.
+        expected = self._followers.completed(expected)
+        expected.check(observed)
         self._prompts.observe(observed)
         payment = self._followers.observe(observed)
         # What was known already may have been told to somebody who asked by the name only.
