@@ -473,6 +473,24 @@ async def test_closing_ends_the_waits_for_both_names_of_one_payment(server: Fake
     assert [type(error) for error in errors] == [PaymentStillPending, ClientStateError]
 
 
+async def test_an_answer_on_its_way_is_held_to_what_is_brought_meanwhile(server: FakeServer):
+    """Who asked by name only must not complete the wait of somebody who joined in between."""
+    async with server.client() as till:
+        payment = await initiate(server, till)
+    server.answers(status("completed", amount="1.00"))
+    server.latency_seconds = 1.0
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            with pytest.raises(PaymentMismatchError):
+                await paynexus.get_payment_status(REFERENCE)
+
+        group.start_soon(ask)
+        await anyio.sleep(0.5)
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.wait_for_completion(payment)
+
+
 async def test_nobody_gives_up_without_a_look(server: FakeServer):
     """However short the wait is, beside the schedule: the last moment is worth a call."""
     async with server.client(patience="thrifty") as paynexus:

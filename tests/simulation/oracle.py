@@ -15,7 +15,8 @@ The promises, by number:
 7. No key and no whole phone number is in a repr, a log record or an exception; nothing but a
    `PayNexusError` is raised.
 8. After a 429 nobody calls with that key before the time it states (at most two minutes), and no
-   two looks at one payment are less than half a second apart.
+   two looks at one payment are less than half a second apart (no three, where a client that has
+   not initiated the payment follows it by both of its names).
 """
 
 from __future__ import annotations
@@ -216,7 +217,9 @@ class Oracle:
         is_stranger = _is_payment(asked) and called.client != self.server.senders[prompt.reference]
         if is_stranger and (asked.amount, asked.phone) != (prompt.amount, prompt.phone):
             return  # it knows what the caller brings, and that is wrong
-        if payment.amount != prompt.amount or not (payment.phone or "").endswith(prompt.phone[3:]):
+        # What an answer leaves out contradicts nothing.
+        other_amount = payment.amount not in {None, prompt.amount}
+        if other_amount or payment.phone not in {None, prompt.phone}:
             self.violated(3, f"{who}: not as asked: {payment!r} of {prompt!r}")
 
     def _by_checkout_id(self, payment: Payment) -> Any:
@@ -481,7 +484,8 @@ class Oracle:
             end = begin + min(told.pause, _PAUSE_MAX)
             for x in self.network.exchanges[told.number :]:
                 same = x.key == told.key and x.origin.client == told.origin.client
-                if same and begin + 1e-6 < x.started_at < end - 1e-3:
+                # Where only the end of the connection ends an answer, that comes a moment later.
+                if same and begin + 2e-3 < x.started_at < end - 1e-3:
                     self.violated(8, f"exchange {x.number} in the pause of {told.number}")
 
     def _looks_apart(self) -> None:
@@ -490,15 +494,17 @@ class Oracle:
             for called in self.calls
             if called.kind == "wait" and called.own_schedule
         }
-        last: dict[tuple[int, str], float] = {}
+        looks: dict[tuple[int, str], list[float]] = defaultdict(list)
         for x in self.network.exchanges:
-            if x.origin.kind != "look":
-                continue
-            key = (x.origin.client, x.origin.about)
-            gap = x.started_at - last.get(key, -1e9)
-            if gap < _GAP - 1e-6 and (key[0], self._reference(key[1])) not in strategies:
-                self.violated(8, f"looks at {x.origin.about} are {gap:.3f} s apart")
-            last[key] = x.started_at
+            if x.origin.kind == "look":
+                looks[x.origin.client, self._reference(x.origin.about)].append(x.started_at)
+        for (client, name), times in looks.items():
+            # Who has not initiated a payment may learn late that two names are one payment's, and
+            # goes on following both: two loops, each at its own pace.
+            loops = 1 if self.server.senders.get(name) == client else 2
+            gaps = [later - sooner for sooner, later in zip(times, times[loops:], strict=False)]
+            if gaps and min(gaps) < _GAP - 1e-6 and (client, name) not in strategies:
+                self.violated(8, f"{loops + 1} looks at {name} within {min(gaps):.3f} s")
 
     # --- The client itself, at rest
 
