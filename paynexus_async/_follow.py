@@ -709,7 +709,10 @@ class Followers:
 
         Its names may have been followed apart, by callers who knew one each.
         """
-        follower, *others = self._known_by(expected.names) or [_Follower(expected, self)]
+        known = self._known_by(expected.names) or [_Follower(expected, self)]
+        # Whose callers brought something else is left to find out by itself.
+        agreeing = [one for one in known if one.expected.agrees_with(expected)] or known[:1]
+        follower, *others = agreeing
         for other in others:
             if follower.expected.agrees_with(other.expected):
                 follower = self._united(follower, other)

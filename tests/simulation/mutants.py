@@ -354,7 +354,12 @@ def _polls() -> Plant:
 
 @_mutant("as it was: whoever asks by name completes everybody's payment", 3)
 def _holds_to_the_name_only() -> Plant:
-    return patch.object(_follow.Followers, "completed", lambda _, expected: expected)
+    def observe(self: Any, payment: Payment, asker: Any = None) -> Payment:
+        return self._follower(models.Expectation.of(payment)).observe(payment, self.now())
+
+    return patch.multiple(
+        _follow.Followers, completed=lambda _, expected: expected, observe=observe
+    )
 
 
 @_mutant("as it was: gives up a short wait without a look", 3)
@@ -415,15 +420,12 @@ def _believes_a_mismatch() -> Plant:
 @_mutant("as it was: what a caller brings outranks what was sent", 3)
 def _believes_the_caller() -> Plant:
     def completed(self: Any, expected: models.Expectation) -> models.Expectation:
-        follower = self._find(expected.names)
-        return expected if follower is None else expected.completed(follower.expected)
+        followers = self._known_by(expected.names)
+        return expected.completed(followers[0].expected) if followers else expected
 
     return patch.object(_follow.Followers, "completed", completed)
 
 
 @_mutant("as it was: who waits by another name is told nothing", 3)
 def _tells_one_name() -> Plant:
-    def observe(self: Any, payment: Payment) -> Payment:
-        return self._follower(models.Expectation.of(payment)).observe(payment, self.now())
-
-    return patch.object(_follow.Followers, "observe", observe)
+    return patch.object(models.Expectation, "agrees_with", lambda *_: False)

@@ -113,6 +113,7 @@ class Oracle:
         self.outcomes: Counter[str] = Counter()
         self.calls: list[Called] = []
         self._seen: dict[tuple[int, str], tuple[float, str]] = {}
+        self._connected: dict[tuple[int, str], float] = {}  # when it knew both names for one
         self.listener: Final = _Listener(self.text)
         self.timeout = 0.0
         self.closings: list[tuple[float, int]] = []
@@ -208,7 +209,10 @@ class Oracle:
         if word == "completed" and (called.kind in {"initiate", "pay"} or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
         if not called.ordered:  # there a result waits for those before it
-            self._only_forward(who, called.client, reference, word)
+            self._only_forward(who, called.client, payment, word)
+        if None not in (payment.reference, payment.checkout_request_id):
+            now = self.network.runtime.now()
+            self._connected.setdefault((called.client, reference), now)
 
     def _as_asked(
         self, who: str, payment: Payment, called: Called, asked: Any, prompt: Any
@@ -233,15 +237,25 @@ class Oracle:
             step.status == word and step.at_seconds <= age for step in record.scenario.steps
         )
 
-    def _only_forward(self, who: str, client: int, reference: str, word: str) -> None:
+    def _only_forward(self, who: str, client: int, payment: Payment, word: str) -> None:
+        """Under each of its names; that both are one payment's, a client may have yet to hear."""
         now = self.network.runtime.now()
-        before = self._seen.get((client, reference))
-        if before is not None and before[0] < now:
-            back = _RANKS[word] < _RANKS[before[1]]
-            if back or (_RANKS[word] == _RANKS[before[1]] and word != before[1]):
-                self.violated(3, f"{who}: {word}, after {before[1]}")
-        if before is None or _RANKS[word] >= _RANKS[before[1]]:
-            self._seen[client, reference] = (now, word)
+        for name in {payment.reference, payment.checkout_request_id} - {None}:
+            before = self._seen.get((client, name))
+            if before is not None and before[0] < now:
+                back = _RANKS[word] < _RANKS[before[1]]
+                if back or (_RANKS[word] == _RANKS[before[1]] and word != before[1]):
+                    self.violated(3, f"{who}: {word}, after {before[1]}")
+            if before is None or _RANKS[word] >= _RANKS[before[1]]:
+                self._seen[client, name] = (now, word)
+
+    def _concerns(self, called: Called, asked: Any, x: Exchange) -> bool:
+        """Whether a client could know that an answer is about what somebody waits for."""
+        names = (asked.reference, asked.checkout_request_id) if _is_payment(asked) else (asked,)
+        connected_at = self._connected.get((called.client, self._reference(asked)))
+        return x.origin.about in names or (
+            connected_at is not None and x.read_at is not None and connected_at <= x.read_at
+        )
 
     # --- When all is over
 
@@ -406,7 +420,11 @@ class Oracle:
                 self._revision_told(called, ends)
             for asked, at in _pendings(called):
                 reference = self._reference(asked)
-                told = [x for x in ends[called.client, reference] if _during(x, called, at)]
+                told = [
+                    x
+                    for x in ends[called.client, reference]
+                    if _during(x, called, at) and self._concerns(called, asked, x)
+                ]
                 if told:
                     self.violated(3, f"call {called.number}: pending, told {told[0].told}")
                 if isinstance(asked, Payment) and not called.own_schedule:
