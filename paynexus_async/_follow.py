@@ -24,7 +24,7 @@ from .exceptions import (
     PayNexusError,
 )
 from .models import Expectation, Payment, PaymentRevision, PaymentUpdate
-from .status import Change, PaymentStatus
+from .status import Change, PaymentStatus, advance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -68,15 +68,26 @@ class Terms:
 class _Subscription:
     """One caller's view of a payment being followed."""
 
-    __slots__ = ("_follower", "_settled", "at", "ended", "error", "over", "signal", "terms")
+    __slots__ = (
+        "_settled",
+        "at",
+        "attempts_before",
+        "ended",
+        "error",
+        "follower",
+        "over",
+        "signal",
+        "terms",
+    )
 
     def __init__(self, terms: Terms, follower: _Follower) -> None:
         self.terms = terms
+        self.follower = follower
+        self.attempts_before = follower.attempts
         self.at = math.inf  # its deadline, in the agenda
         self.over = False
         self.error: Exception | None = None
         self.ended: Payment | None = None
-        self._follower = follower
         self._settled = False
         self.signal = Signal()
 
@@ -95,7 +106,7 @@ class _Subscription:
         if payment.is_terminal and not self._settled:
             self._settled = True
             if self.terms.revisions_seconds > 0:
-                self._follower.remind(self, now + self.terms.revisions_seconds)
+                self.follower.remind(self, now + self.terms.revisions_seconds)
             else:
                 self.end()
         if payment.succeeded:
@@ -104,19 +115,26 @@ class _Subscription:
     def due(self, _: float) -> None:
         """End at the deadline."""
         self.end()
-        self._follower.leave(self)
+        self.leave()
+
+    def leave(self) -> None:
+        """Go."""
+        self.follower.leave(self)
+
+    def pending(self) -> PaymentStillPending:
+        """Build the error of a wait that is over before the payment is."""
+        return self.follower.pending(self.attempts_before)
 
 
 class _Told(_Subscription):
     """The view of a caller who has no task, and is told of the end."""
 
-    __slots__ = ("_attempts_before", "_tell")
+    __slots__ = ("_tell",)
 
     def __init__(
         self, terms: Terms, follower: _Follower, tell: Callable[[Payment | PayNexusError], None]
     ) -> None:
         super().__init__(terms, follower)
-        self._attempts_before = follower.attempts
         self._tell = tell
 
     def end(self, error: Exception | None = None) -> None:
@@ -129,12 +147,12 @@ class _Told(_Subscription):
         elif isinstance(error, PayNexusError):
             self._tell(error)
         else:
-            self._tell(self._follower.pending(self._attempts_before))
+            self._tell(self.pending())
 
     def leave(self) -> None:
         """Go without being told."""
         self.over = True
-        self._follower.leave(self)
+        super().leave()
 
 
 class _Watch(_Subscription):
@@ -262,13 +280,51 @@ class _Follower:
 
     def subscribe(self, subscription: _Subscription) -> None:
         """Let one more caller wait; the first one begins the poll."""
-        terms, now = subscription.terms, self._group.now()
+        self._group.agenda().put(subscription, subscription.terms.deadline)
+        self._join(subscription)
+
+    def _join(self, subscription: _Subscription) -> None:
+        now = self._group.now()
         self.subscriptions += (subscription,)
-        self._group.agenda().put(subscription, terms.deadline)
         if self._poll is None:
             self._poll = Poll(now)
             self._group.keep(self)
-        self._look_by(now + self._seconds_to_first_look(terms, now))
+        self._look_by(now + self._seconds_to_first_look(subscription.terms, now))
+
+    def unite(self, other: _Follower) -> None:
+        """Become one with what is known, and waited for, by the payment's other name."""
+        now, before = self._group.now(), None if other.known is None else other.known.status
+        looked_at = [at for at in (self._looked_at, other._looked_at) if at is not None]
+        self._looked_at = max(looked_at, default=None)
+        if self._born_at is None:
+            self._born_at = other._born_at
+        self.expected = self.expected.completed(other.expected)
+        moved, other.subscriptions = other.subscriptions, ()
+        other._halt()
+        for subscription in self.subscriptions:
+            subscription.attempts_before += other.attempts
+        for subscription in moved:
+            subscription.attempts_before += self.attempts
+            subscription.follower = self
+        self.attempts += other.attempts
+        if other.known is not None:
+            self.observe(other.known, now)
+        update = self._update_since(before)
+        for subscription in moved:
+            if update is not None:
+                subscription.push(update)
+            self._join(subscription)
+        self._drop_settled(now)
+
+    def _update_since(self, before: PaymentStatus | None) -> PaymentUpdate | None:
+        """What is news to somebody who has last heard of this status."""
+        if self.known is None:
+            return None
+        change = Change.ADVANCED if before is None else advance(before, self.known.status)[1]
+        if change not in {Change.ADVANCED, Change.REVISED}:
+            return None
+        kind = PaymentRevision if change is Change.REVISED else PaymentUpdate
+        return kind(payment=self.known, previous=before, attempts=self.attempts)
 
     def leave(self, subscription: _Subscription) -> None:
         """Let one caller go; the last one ends the poll."""
@@ -291,10 +347,13 @@ class _Follower:
 
     def _stop_polling(self) -> None:
         if self._poll is not None:
-            self._poll = None
-            self.requested_at = None
-            self._group.agenda().drop(self)
+            self._halt()
             self._group.release(self)
+
+    def _halt(self) -> None:
+        self._poll = None
+        self.requested_at = None
+        self._group.agenda().drop(self)
 
     def _look_by(self, moment: float) -> None:
         """Look at this time, unless a look is due earlier or on its way."""
@@ -501,27 +560,17 @@ class Followers:
             PaymentMismatchError: if it contradicts what this client knows to have been asked.
         """
         follower = self._follower(Expectation.of(payment))
+        if asker is not None and asker.is_followed:  # by itself still
+            follower = asker
         follower.expected.check(payment)
-        merged = follower.observe(payment, self.now())
-        for other in self._namesakes(follower, asker):
-            merged = other.observe(merged, self.now())
-            follower.observe(merged, self.now())  # that one may have known more
-        return merged
-
-    def _namesakes(self, follower: _Follower, asker: _Follower | None) -> list[_Follower]:
-        """Find who else follows the payment: by its other name, from before both were known."""
-        named = {id(f): f for n in follower.expected.names if (f := self._followed.get(n))}
-        if asker is not None:
-            named[id(asker)] = asker
-        named.pop(id(follower), None)
-        return list(named.values())
+        return follower.observe(payment, self.now())
 
     def completed(self, expected: Expectation) -> Expectation:
         """Add what is known of a payment to what its answer must agree with.
 
         Whoever brings a payment knows better than answers; whoever has sent its prompt knows best.
         """
-        follower = self._find(expected.names)
+        follower = next(iter(self._known_by(expected.names)), None)
         if follower is None:
             return expected
         if follower.initiated_at is not None:
@@ -558,17 +607,16 @@ class Followers:
         follower = self._meet(expected, known)
         if follower.known is not None and follower.known.is_terminal:
             return follower.known
-        attempts_before = follower.attempts
         subscription = _Subscription(terms, follower)
         follower.subscribe(subscription)
         try:
             await subscription.signal
         finally:
-            follower.leave(subscription)
+            subscription.leave()
         if subscription.error is not None:
             raise subscription.error
         if subscription.ended is None:
-            raise follower.pending(attempts_before)
+            raise subscription.pending()
         return subscription.ended
 
     def tell(
@@ -601,24 +649,24 @@ class Followers:
             PayNexusError: whatever ends the following.
         """
         follower = self._meet(expected, known)
-        attempts_before, seen = follower.attempts, follower.known
+        seen = follower.known
         ended = seen is not None and seen.is_terminal
         if seen is not None and (seen.succeeded or (ended and terms.revisions_seconds <= 0)):
-            yield PaymentUpdate(payment=seen, previous=None, attempts=attempts_before)
+            yield PaymentUpdate(payment=seen, previous=None, attempts=follower.attempts)
             return
         subscription = _Watch(terms, follower)
         follower.subscribe(subscription)
         try:
             if seen is not None:
                 subscription.end_if_settled(seen, self.now())
-                yield PaymentUpdate(payment=seen, previous=None, attempts=attempts_before)
+                yield PaymentUpdate(payment=seen, previous=None, attempts=follower.attempts)
             while (update := await subscription.next()) is not None:
                 ended = update.payment.is_terminal
                 yield update
         finally:
-            follower.leave(subscription)
+            subscription.leave()
         if not ended:
-            raise follower.pending(attempts_before)
+            raise subscription.pending()
 
     def keep(self, follower: _Follower) -> None:
         """Do not forget a payment while somebody waits for it."""
@@ -657,24 +705,37 @@ class Followers:
         return follower
 
     def _follower(self, expected: Expectation) -> _Follower:
-        """Find the payment by either of its names, or begin to know it."""
-        names = expected.names
-        follower = self._find(names)
-        if follower is None:
-            follower = _Follower(expected, self)
+        """Find the payment by either of its names, or begin to know it.
+
+        Its names may have been followed apart, by callers who knew one each.
+        """
+        known = self._known_by(expected.names) or [_Follower(expected, self)]
+        # Whose callers brought something else is left to find out by itself.
+        agreeing = [one for one in known if one.expected.agrees_with(expected)] or known[:1]
+        follower, *others = agreeing
+        for other in others:
+            if follower.expected.agrees_with(other.expected):
+                follower = self._united(follower, other)
+        follower.expected = follower.expected.completed(expected)
+        if follower.is_followed:
+            self.keep(follower)
         else:
-            follower.expected = follower.expected.completed(expected)
-        for name in names:
-            if name not in self._followed:
-                if follower.is_followed:
-                    self._followed[name] = follower
-                else:
-                    self._remember(name, follower)
+            self.release(follower)
         return follower
 
-    def _find(self, names: tuple[str, ...]) -> _Follower | None:
+    def _known_by(self, names: tuple[str, ...]) -> list[_Follower]:
         found = (self._followed.get(n) or self._remembered.get(n) for n in names)
-        return next((f for f in found if f is not None), None)
+        return list({id(f): f for f in found if f is not None}.values())
+
+    def _united(self, one: _Follower, other: _Follower) -> _Follower:
+        if one.initiated_at is None and other.initiated_at is not None:
+            one, other = other, one  # whoever has sent the prompt knows best
+        for name in other.expected.names:
+            for place in (self._followed, self._remembered):
+                if place.get(name) is other:
+                    del place[name]
+        one.unite(other)
+        return one
 
     def _remember(self, name: str, follower: _Follower) -> None:
         self._remembered[name] = follower

@@ -674,6 +674,9 @@ class AsyncPayNexus:
         return observed
 
     def _observe(self, observed: Payment, expected: Expectation) -> Payment:
+        # Once more: somebody may have brought the payment while the answer was on its way.
+        expected = self._followers.completed(expected)
+        expected.check(observed)
         merged = self._followers.observe(observed)
         self._prompts.observe(observed)  # only if it is believed
         # What was known already may have been told to somebody who asked by the name only.

@@ -279,12 +279,26 @@ class Expectation:
             )
             raise PaymentMismatchError(msg, asked=self, answered=answered, differences=differences)
 
+    def agrees_with(self, other: Expectation) -> bool:
+        """Whether both can be about one payment: nothing that both tell is different."""
+        references = [(e.reference or "").casefold() for e in (self, other)]
+        return (
+            _same(*references)
+            and _same(self.checkout_request_id, other.checkout_request_id)
+            and (None in (self.amount, other.amount) or self.amount == other.amount)
+            and (not self.phone or not other.phone or phones_agree(self.phone, other.phone))
+        )
+
     def _names(self, answered: Payment) -> bool:
         if self.reference and answered.reference:
             return self.reference.casefold() == answered.reference.casefold()
         if self.checkout_request_id and answered.checkout_request_id:
             return self.checkout_request_id == answered.checkout_request_id
         return True
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    return not one or not other or one == other
 
 
 @attrs.frozen(kw_only=True, repr=False)

@@ -23,6 +23,7 @@ from paynexus_async import (
     Payment,
     PaymentMismatchError,
     PaymentRevision,
+    PaymentStatus,
     PaymentStillPending,
     PermissionDeniedError,
 )
@@ -434,6 +435,63 @@ async def test_who_has_sent_the_prompt_knows_best(server: FakeServer):
             await paynexus.get_payment_status(attrs.evolve(payment, amount=1))
 
 
+async def test_two_names_of_one_payment_are_told_the_same(server: FakeServer):
+    """Even if the client learns only on the way that they are one payment's."""
+    nameless = status("completed", reference=None, checkout_request_id=None)
+    server.answers(*[status("processing")] * 4, nameless)
+    ends: list[Payment] = []
+
+    async def wait(paynexus: AsyncPayNexus, name: str) -> None:
+        ends.append(await paynexus.wait_for_completion(name, max_wait=60))
+
+    async with server.client() as paynexus:
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait, paynexus, REFERENCE)
+            group.start_soon(wait, paynexus, CHECKOUT_ID)
+        assert [end.status for end in ends] == ["completed", "completed"]
+        assert (await paynexus.wait_for_completion(CHECKOUT_ID)).succeeded
+
+
+async def test_closing_ends_the_waits_for_both_names_of_one_payment(server: FakeServer):
+    """None of them holds on until its own deadline."""
+    server.answers(status("processing"))
+    paynexus = server.client()
+    errors: list[Exception] = []
+
+    async def wait(name: str, most: float) -> None:
+        try:
+            await paynexus.wait_for_completion(name, max_wait=most)
+        except (ClientStateError, PaymentStillPending) as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait, CHECKOUT_ID, 100)
+        group.start_soon(wait, REFERENCE, 5)
+        await anyio.sleep(10)
+        await paynexus.aclose()
+        await anyio.sleep(0.1)
+        assert len(errors) == 2
+    assert [type(error) for error in errors] == [PaymentStillPending, ClientStateError]
+
+
+async def test_an_answer_on_its_way_is_held_to_what_is_brought_meanwhile(server: FakeServer):
+    """Who asked by name only must not complete the wait of somebody who joined in between."""
+    async with server.client() as till:
+        payment = await initiate(server, till)
+    server.answers(status("completed", amount="1.00"))
+    server.latency_seconds = 1.0
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+
+        async def ask() -> None:
+            with pytest.raises(PaymentMismatchError):
+                await paynexus.get_payment_status(REFERENCE)
+
+        group.start_soon(ask)
+        await anyio.sleep(0.5)
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.wait_for_completion(payment)
+
+
 async def test_nobody_gives_up_without_a_look(server: FakeServer):
     """However short the wait is, beside the schedule: the last moment is worth a call."""
     async with server.client(patience="thrifty") as paynexus:
@@ -725,3 +783,79 @@ async def test_what_this_client_asked_holds_for_every_answer(server: FakeServer)
             paynexus_async.DuplicatePaymentError
         ):  # what is not believed ends nothing
             await paynexus.initiate_payment(100, PHONE)
+
+
+async def test_once_both_names_are_known_to_be_one_payments_one_loop_follows_it(server: FakeServer):
+    """Whoever waits by the other name hears of what is known, and each look is for all."""
+    server.answers(status("processing", reference=None))
+    ended: list[Any] = []
+
+    async def wait(name: str) -> None:
+        ended.append(await paynexus.wait_for_completion(name))
+
+    async def watch(name: str) -> None:
+        updates = paynexus.watch(name, revisions_for=600)
+        ended.extend([(u.previous, str(u.payment.status)) async for u in updates])
+
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+        group.start_soon(wait, CHECKOUT_ID)
+        await anyio.sleep(0.1)
+        server.answers(status("initiated", checkout_request_id=None))
+        group.start_soon(wait, REFERENCE)
+        group.start_soon(watch, REFERENCE)
+        await anyio.sleep(0.1)
+        assert len(server.requests) == 2
+        server.answers(status("processing"))
+        await paynexus.get_payment_status(REFERENCE)  # names both
+        (follower,) = {id(f): f for f in paynexus._followers._followed.values()}.values()
+        assert (len(follower.subscriptions), follower.attempts) == (3, 2)
+        assert follower.expected.names == (REFERENCE, CHECKOUT_ID)
+        server.requests.clear()
+        server.answers(status("expired"), status("completed"))
+    assert len(server.requests) == 2
+    waits = [one for one in ended if isinstance(one, Payment)]
+    assert [str(payment.status) for payment in waits] == ["expired", "expired"]
+    told = [one for one in ended if not isinstance(one, Payment)]
+    assert told == [
+        (None, "initiated"),
+        ("initiated", "processing"),
+        ("processing", "expired"),
+        ("expired", "completed"),
+    ]
+
+
+async def test_late_truth_known_by_one_name_reaches_who_watches_by_the_other(server: FakeServer):
+    """As the revision that it is."""
+    updates: list[Any] = []
+
+    async def watch() -> None:
+        async for update in paynexus.watch(CHECKOUT_ID, revisions_for=600):
+            updates.append(update)
+
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+        server.answers(status("expired", reference=None))
+        group.start_soon(watch)
+        await anyio.sleep(1)
+        server.answers(status("completed", checkout_request_id=None))
+        await paynexus.get_payment_status(REFERENCE)
+        server.answers(status("processing"))  # old news, which names both
+        await paynexus.get_payment_status(REFERENCE)
+    assert [str(update.payment.status) for update in updates] == ["expired", "completed"]
+    assert isinstance(updates[1], PaymentRevision)
+
+
+async def test_what_callers_brought_keeps_two_payments_apart(server: FakeServer):
+    """An answer that joins their names cannot be right for both: each is held to its own."""
+    mine = Payment(
+        reference=REFERENCE, status=PaymentStatus.INITIATED, status_text="initiated", amount=5
+    )
+    server.answers(status("processing", reference=None))
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+
+        async def wait() -> None:
+            with pytest.raises(PaymentMismatchError):
+                await paynexus.wait_for_completion(mine)
+
+        group.start_soon(wait)
+        server.answers(status("completed"))
+        assert (await paynexus.wait_for_completion(CHECKOUT_ID)).amount == 100

@@ -49,20 +49,24 @@ class Mutant:
         name: what the client does wrong.
         promises: those of which it breaks one at least.
         plant: patches the client.
+        seed: added to the first world's, for a defect that few worlds show.
     """
 
     name: str
     promises: frozenset[int]
     plant: Callable[[], AbstractContextManager[object]]
+    seed: int = 0
 
 
 MUTANTS: Final[list[Mutant]] = []
 Plant = AbstractContextManager[object]
 
 
-def _mutant(name: str, *promises: int) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
+def _mutant(
+    name: str, *promises: int, seed: int = 0
+) -> Callable[[Callable[[], Plant]], Callable[[], Plant]]:
     def register(plant: Callable[[], Plant]) -> Callable[[], Plant]:
-        MUTANTS.append(Mutant(name, frozenset(promises), plant))
+        MUTANTS.append(Mutant(name, frozenset(promises), plant, seed))
         return plant
 
     return register
@@ -149,7 +153,7 @@ def _guesses() -> Plant:
     return patch.object(_transport._Exchange, "failed", failed)
 
 
-@_mutant("takes `success: false` for a rejection", 2)
+@_mutant("takes `success: false` for a rejection", 2, seed=18)
 def _believes_false() -> Plant:
     return patch.object(_wire, "_REJECTIONS", _wire._REJECTIONS | {200})
 
@@ -176,7 +180,7 @@ def _ends_watches() -> Plant:
     return patch.object(_follow._Subscription, "end_if_settled", end_if_settled)
 
 
-@_mutant("lets an old answer take a newer one back", 3)
+@_mutant("lets an old answer take a newer one back", 3, seed=104)
 def _regresses() -> Plant:
     def advance(known: PaymentStatus, observed: PaymentStatus) -> tuple[PaymentStatus, Change]:
         return observed, Change.SAME if known is observed else Change.ADVANCED
@@ -329,7 +333,7 @@ def _leaks_the_key() -> Plant:
 
 @_mutant("shows whole phones", 7)
 def _shows_phones() -> Plant:
-    return patch.object(models, "mask_phones", lambda text: text)
+    return patch.object(models, "quoted", lambda text, **_: text)
 
 
 # --- Calls
@@ -350,7 +354,12 @@ def _polls() -> Plant:
 
 @_mutant("as it was: whoever asks by name completes everybody's payment", 3)
 def _holds_to_the_name_only() -> Plant:
-    return patch.object(_follow.Followers, "completed", lambda _, expected: expected)
+    def observe(self: Any, payment: Payment, asker: Any = None) -> Payment:
+        return self._follower(models.Expectation.of(payment)).observe(payment, self.now())
+
+    return patch.multiple(
+        _follow.Followers, completed=lambda _, expected: expected, observe=observe
+    )
 
 
 @_mutant("as it was: gives up a short wait without a look", 3)
@@ -393,17 +402,6 @@ def _ends_at_none() -> Plant:
     return patch.object(_bulk._Source, "take", take)
 
 
-@_mutant("as it was: an answer outranks the payment that a caller brings", 3)
-def _believes_the_first() -> Plant:
-    def meet(self: Any, expected: models.Expectation, known: Payment | None) -> Any:
-        follower = self._follower(expected)
-        if known is not None and (follower.known is None or known.is_terminal):
-            follower.observe(known, self.now())
-        return follower
-
-    return patch.object(_follow.Followers, "_meet", meet)
-
-
 @_mutant("as it was: a prompt for something else may be paid as that", 3)
 def _believes_a_mismatch() -> Plant:
     def conclude(self: Any, prompt: Any, answer: Any) -> Payment:
@@ -419,19 +417,15 @@ def _believes_a_mismatch() -> Plant:
     return patch.object(AsyncPayNexus, "_conclude_initiate", conclude)
 
 
-@_mutant("as it was: what was told to one is what another asked for", 3)
-def _believes_what_was_told() -> Plant:
-    def observe(self: Any, observed: Payment, _: Any) -> Payment:
-        self._prompts.observe(observed)
-        return self._followers.observe(observed)
-
-    return patch.object(AsyncPayNexus, "_observe", observe)
-
-
 @_mutant("as it was: what a caller brings outranks what was sent", 3)
 def _believes_the_caller() -> Plant:
     def completed(self: Any, expected: models.Expectation) -> models.Expectation:
-        follower = self._find(expected.names)
-        return expected if follower is None else expected.completed(follower.expected)
+        followers = self._known_by(expected.names)
+        return expected.completed(followers[0].expected) if followers else expected
 
     return patch.object(_follow.Followers, "completed", completed)
+
+
+@_mutant("as it was: who waits by another name is told nothing", 3)
+def _tells_one_name() -> Plant:
+    return patch.object(models.Expectation, "agrees_with", lambda *_: False)

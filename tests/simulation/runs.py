@@ -87,6 +87,7 @@ def catch(mutant: Mutant, *, seed: int, worlds: int, worlds_max: int) -> Caught:
     """Let a mutant live in so many worlds; in more, one after another, until it is caught."""
     promises: Counter[int] = Counter()
     caught, lived, first = 0, 0, None
+    seed += mutant.seed
     with mutant.plant():
         while lived < worlds or (not caught and lived < worlds_max):
             broken = {violation.promise for _, violation in simulate(seed + lived).violations}

@@ -144,6 +144,7 @@ _STYLES: Final = (
     ("ask", 12),
     ("bulk", 22),
     ("twice at once", 6),
+    ("stranger", 8),
     ("comes back", 3),
 )
 
@@ -215,6 +216,7 @@ class Shop:
         self.oracle = oracle
         self.options = options
         self.clients: list[AsyncPayNexus] = []
+        self._current = 0
         self._rng = rng
         self._calls = 0
         self._for_bulk: list[Payment] = []
@@ -225,9 +227,10 @@ class Shop:
 
     @property
     def client(self) -> AsyncPayNexus:
-        return self.clients[-1]
+        return self.clients[self._current]
 
-    def open_client(self) -> None:
+    def open_client(self) -> int:
+        """Open a client; return its number."""
         client, number = AsyncPayNexus(base_url=BASE_URL, **self.options), len(self.clients)
         self.clients.append(client)
         look = client._followers.ask
@@ -239,6 +242,7 @@ class Shop:
 
         client._followers.ask = ask
         self.oracle.text(repr(client))
+        return number
 
     async def change_clients(self, seconds: float) -> None:
         """Close the client while things go on, and go on with another one.
@@ -248,11 +252,14 @@ class Shop:
         """
         await self._closing.wait(seconds)
         self.network.hit("client closed in between")
-        old = self.client
-        self.open_client()
-        self.oracle.closings.append((self.runtime.now(), len(self.clients) - 2))
-        await self.call("aclose", lambda _: old.aclose(), limit=7.0)
-        self.oracle.closed(old)
+        old = self._current
+        self._current = self.open_client()
+        await self.close_client(old)
+
+    async def close_client(self, number: int) -> None:
+        self.oracle.closings.append((self.runtime.now(), number))
+        await self.call("aclose", lambda _: self.clients[number].aclose(), limit=7.0)
+        self.oracle.closed(self.clients[number])
 
     # --- One call, on the record
 
@@ -262,10 +269,11 @@ class Shop:
         make: Callable[[Called], Awaitable[Any]],
         *,
         cancel_after: float | None = None,
+        client: int | None = None,
         **about: Any,
     ) -> Called:
         self._calls += 1
-        number = len(self.clients) - 1
+        number = self._current if client is None else client
         called = Called(self._calls, kind, number, self.runtime.now(), **about)
         origin = "initiate" if kind in {"initiate", "pay"} else "read"
         token = ORIGIN.set(Origin(origin, called.number, number))
@@ -389,6 +397,7 @@ class Shop:
             "several": self._several,
             "ask": self._ask,
             "bulk": self._leave_for_bulk,
+            "stranger": self._follow_elsewhere,
         }.get(order.style)
         if follows is not None:
             await follows(order, payment)
@@ -493,6 +502,43 @@ class Shop:
         )
         if dice.random() < 0.1:
             await self.call("validate", lambda _: self.client.validate_phone(order.phone), **about)
+
+    async def _follow_elsewhere(self, order: Order, payment: Payment | str) -> None:
+        """Follow a payment with a client that has not initiated it, by all of its names at once."""
+        if not isinstance(payment, Payment):
+            return
+        dice, number = order.rng, self.open_client()
+        client, most = self.clients[number], dice.choice((8.0, 15.0))
+        about: dict[str, Any] = {"order": order, "client": number}
+        names = [payment, payment.reference or payment, payment.checkout_request_id or payment]
+        dice.shuffle(names)
+
+        async def wait(asked: Payment | str, after: float) -> None:
+            await self.runtime.sleep(after)
+            await self.call(
+                "wait",
+                lambda _: client.wait_for_completion(asked, max_wait=most),
+                limit=most,
+                asked=asked,
+                **about,
+            )
+
+        async def ask(asked: Payment | str, after: float) -> None:
+            await self.runtime.sleep(after)
+            await self.call(
+                "get",
+                lambda _: client.get_payment_status(asked),
+                limit=self.options["timeout"],
+                asked=asked,
+                **about,
+            )
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, payment.reference or payment, dice.uniform(0, 3))
+            for asked in names[: dice.choice((1, 2, 2))]:
+                group.start_soon(wait, asked, dice.choice((0.0, dice.uniform(0, 6))))
+        await ask(payment, dice.uniform(0, 3))
+        await self.close_client(number)
 
     async def _leave_for_bulk(self, _: Order, payment: Payment | str) -> None:
         if isinstance(payment, Payment):

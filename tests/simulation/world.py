@@ -209,9 +209,11 @@ class _World:
         if self.seed % 4 == 0 and not self.server.limits_calls:
             await self._probe()
             self.oracle.at_rest(client)
-        await self.shop.call("aclose", lambda _: client.aclose(), limit=7.0)
-        for each in self.shop.clients:
-            self.oracle.closed(each, self.runtime.tasks_left())
+        for number, each in enumerate(self.shop.clients):
+            if not each._transport._closed:
+                await self.shop.close_client(number)
+        if self.runtime.tasks_left():
+            self.oracle.violated(5, f"{self.runtime.tasks_left()} tasks are left")
 
     async def _probe(self) -> None:
         """Read on each lane at once, when the last pause of a 429 is over."""
