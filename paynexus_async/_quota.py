@@ -231,10 +231,10 @@ class Quota:
         """Count a call that goes out now."""
         self._in_flight += 1
         self._calls += 1
-        self._waits_for_reset = False
         if self._told is not None:
             self._told.left -= 1
         gap = self._gap(now)
+        self._waits_for_reset = False  # not before: the first call of a new window paces nobody
         if gap > 0:
             self._paced_until = max(self._paced_until, now) + gap
             if self._told is not None:  # what is left then does not depend on now

@@ -88,6 +88,18 @@ def test_the_server_knows_better():
     assert quota.ready_at(at, LOOK) < at + 2
 
 
+def test_the_first_call_of_a_new_window_paces_nobody():
+    """Where the plan is named too: our own count, which looks back, is still full of the old one."""
+    quota = Quota(Plan(minute=60))
+    for left in range(59, -1, -1):
+        quota.take(1.0)
+        quota.answered(1.0, RateLimits(limit=60, remaining=left, reset_seconds=30))
+    at = quota.ready_at(1.0, LOOK)
+    quota.take(at)
+    quota.answered(at + 0.1, RateLimits(limit=60, remaining=59, reset_seconds=59.9))
+    assert quota.ready_at(at + 0.1, LOOK) == at + 0.1
+
+
 def test_answers_that_overtake_each_other_give_nothing_back():
     """Within one window there is ever less left."""
     quota = Quota(Plan())
