@@ -95,6 +95,7 @@ def test_the_first_call_of_a_new_window_paces_nobody():
         quota.take(1.0)
         quota.answered(1.0, RateLimits(limit=60, remaining=left, reset_seconds=30))
     at = quota.ready_at(1.0, LOOK)
+    assert quota.ready_at(at, LOOK) <= at
     quota.take(at)
     quota.answered(at + 0.1, RateLimits(limit=60, remaining=59, reset_seconds=59.9))
     assert quota.ready_at(at + 0.1, LOOK) == at + 0.1
