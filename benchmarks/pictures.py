@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,24 +71,26 @@ def _shop(report: Report) -> Canvas:
         "exponential": ("asking less and less often", OTHERS[1]),
         "paynexus-async": ("paynexus-async", OURS),
     }
-    plans = [table.title.split(":")[0].replace(", ", "\n", 1) for table in tables]
-    plans = [plan.replace(" and ", "\n") for plan in plans]
+    plans = [
+        table.title.split(" a minute")[0].replace(", ", "\n").replace(" and ", "\n")
+        for table in tables
+    ]
     hours = [6, 6, 3, 1]  # simulated for each plan: refusals are told for one
-    canvas = Canvas(figsize=(11, 4.6), layout="constrained")
+    canvas = Canvas(figsize=(12, 4.6), layout=ConstrainedLayoutEngine(w_pad=0.15))
     canvas.suptitle(
-        "One hour in a shop: when do you know that the customer has paid?",
+        "One hour in a shop on each plan (calls and customers a minute)",
         x=0.01,
         ha="left",
         fontsize=15,
         fontweight="bold",
     )
     titles = (
-        ("seconds until you know, on average", 2, "{:.1f}"),
-        ("calls refused by PayNexus in an hour", 1, "{:,.0f}"),
-        ("calls of your quota for one payment", 0, "{:.1f}"),
+        ("seconds until you know the end", 2, "{:.1f}"),
+        ("calls refused in the hour (429)", 1, "{:,.0f}"),
+        ("calls spent on one payment", 0, "{:.1f}"),
     )
     for axes, (title, column, form) in zip(canvas.subplots(1, 3), titles, strict=True):
-        axes.set_title(title, pad=12)
+        axes.set_title(title, pad=10, fontsize=11)
         _bare(axes)
         for place, (way, (_, colour)) in enumerate(ways.items()):
             values = [_number(_rows(table)[way][column]) for table in tables]
