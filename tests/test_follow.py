@@ -859,3 +859,38 @@ async def test_what_callers_brought_keeps_two_payments_apart(server: FakeServer)
         group.start_soon(wait)
         server.answers(status("completed"))
         assert (await paynexus.wait_for_completion(CHECKOUT_ID)).amount == 100
+
+
+async def test_what_two_callers_brought_keeps_them_apart_where_answers_tell_no_amount(
+    server: FakeServer,
+):
+    """One of them is wrong, and nobody can say which: each has a loop of its own."""
+    told = {"status": PaymentStatus.INITIATED, "status_text": "initiated"}
+    brought = [
+        Payment(reference=REFERENCE, amount=5, **told),
+        Payment(checkout_request_id=CHECKOUT_ID, amount=7, **told),
+    ]
+    server.answers(status("processing", amount=None))
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+        for payment in brought:
+            group.start_soon(paynexus.wait_for_completion, payment)
+        await anyio.sleep(1)
+        both = Payment(reference=REFERENCE, checkout_request_id=CHECKOUT_ID, **told)
+        group.start_soon(paynexus.wait_for_completion, both)
+        await anyio.sleep(1)
+        followed = {id(f): f for f in paynexus._followers._followed.values()}
+        assert sorted(f.expected.amount for f in followed.values()) == [5, 7]
+        server.answers(status("completed", amount=None))
+
+
+async def test_a_payment_stays_what_was_sent_when_its_other_name_is_learned(server: FakeServer):
+    """Also where that name has been asked for before, and told otherwise."""
+    async with server.client() as paynexus:
+        await initiate(server, paynexus, reference=None)
+        server.answers(status("processing", checkout_request_id=None, amount=None, phone=None))
+        await paynexus.get_payment_status(REFERENCE)
+        server.answers(status("processing", amount=None, phone=None))  # names both
+        await paynexus.get_payment_status(REFERENCE)
+        server.answers(status("completed", checkout_request_id=None, amount="5.00"))
+        with pytest.raises(PaymentMismatchError):
+            await paynexus.get_payment_status(REFERENCE)
