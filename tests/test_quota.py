@@ -436,6 +436,15 @@ def test_others_are_noticed_however_much_we_call_ourselves():
     assert quota.ready_at(now + 0.1, CALL) == 161.0
 
 
+def test_two_answers_at_the_same_moment_do_not_make_others_forgotten():
+    """A coarse clock tells many answers the same time: what was learned of others stays known."""
+    quota = called(Quota(Plan()), 100.0, limits=RateLimits(60, 59, 60.0))
+    called(quota, 101.0, limits=RateLimits(60, 4, 59.0))
+    assert quota.ready_at(101.0, CALL) == 101.0
+    called(quota, 101.0, limits=RateLimits(60, 2, 59.0))
+    assert quota.ready_at(101.0, CALL) == 161.0
+
+
 def test_of_a_window_of_two_one_is_ours_however_many_others_there_are():
     """And one is theirs."""
     quota = called(Quota(Plan()), 100.0, limits=RateLimits(2, 2, 10.0))
