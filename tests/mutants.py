@@ -20,7 +20,7 @@ TESTS: Final = {
     "_schedule": ["test_schedule.py", "test_schedule_mutants.py", "test_experience.py"],
     "_quota": ["test_quota.py"],
     "_retry": ["test_retry.py"],
-    "_wire": ["test_wire.py", "test_discreet.py"],
+    "_wire": ["test_wire.py"],
     "_budget": ["test_budget.py"],
     "_transport": ["test_transport.py", "test_client.py"],
     "_discreet": ["test_discreet.py"],

@@ -340,11 +340,9 @@ def test_a_window_that_the_server_tells_of_is_paced_until_it_begins_anew(now, le
 
 def test_a_window_that_the_server_tells_of_is_not_paced_by_our_own_account():
     """However full that looks."""
-    quota = called(Quota(Plan(minute=60)), 0.0, times=59)
-    quota = called(quota, 59.0, limits=RateLimits(60, 59, 59.0))
-    paced_until = quota._paced_until
-    quota.take(59.0)
-    assert quota._paced_until == min(paced_until + 60 / 58 * (1 - 58 / 180), 119.0)
+    quota = called(Quota(Plan(hour=60)), 0.1, times=56)
+    called(quota, 1.0, limits=RateLimits(60, 59, 59.0))
+    assert gap(quota, 1.0) == pytest.approx(60 / 58 * (1 - 58 / 180))
 
 
 def test_an_hour_that_the_server_tells_of_is_paced():
