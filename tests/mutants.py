@@ -72,7 +72,7 @@ def _configuration(module: str, tests: list[str]) -> str:
         # Compares two simulations by how they come out: any change would count as killed.
         "pytest_add_cli_args": "\n  -x\n  -p\n  no:cacheprovider\n  -k\n  not equal_calls",
         # The wording of messages is nobody's promise; what they must not hold is tested.
-        "do_not_mutate_patterns": '\n  ^\\s*msg = \n  ^\\s*f?"[^"]*"$',
+        "do_not_mutate_patterns": '\n  ^\\s*msg = \n  ^\\s*f?"[^"]*"$\n  ^\\s*(proof|advice|proof, advice) = "',
     }
     return "[mutmut]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
 

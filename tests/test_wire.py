@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ INTENT = Intent(100, PHONE, "Order #12345")
 ASKED = Expectation(reference=REFERENCE)
 KNOWN = Expectation(reference=REFERENCE, checkout_request_id=CHECKOUT_ID, amount=100, phone=PHONE)
 CALL = _wire.status_call(ASKED)
+BY_CHECKOUT_ID = Expectation(checkout_request_id=CHECKOUT_ID)
 INITIATED = {
     "reference": REFERENCE, "checkout_request_id": CHECKOUT_ID, "amount": 100, "phone": PHONE,
     "status": "initiated",
@@ -64,8 +66,8 @@ def success(**data: Any) -> APIResponse:
         ("", None, "secret_key is blank"),
         ("  ", None, "secret_key is blank"),
         (None, "", "public_key is blank"),
-        (PUBLIC_KEY, None, "secret_key starts with pk_"),
-        (None, SECRET_KEY, "public_key starts with sk_"),
+        (PUBLIC_KEY, None, r"secret_key starts with pk_.*secret_key starts with sk_\)"),
+        (None, SECRET_KEY, r"public_key starts with sk_.*public_key starts with pk_\)"),
         ("sk_live_abc\n", None, "line break"),
         ("sk_live_abc\r\nX-Evil: 1", None, "line break"),
         ("sk_ümlaut", None, "visible ASCII"),
@@ -435,7 +437,10 @@ def test_whatever_the_fields_hold_the_answer_is_a_payment_or_an_error_of_ours(fi
 def test_the_opinion_on_a_phone_is_read():
     """Or is an error, if there is none."""
     call = _wire.validate_call("0746990866")
-    assert _wire.read_phone(call, success(valid=False)).valid is False
+    answer = success(valid=False)
+    validation = _wire.read_phone(call, answer)
+    assert validation.valid is False
+    assert validation.response is answer
     for answer in (success(), success(valid="yes")):
         with pytest.raises(APIResponseError, match="whether the number is valid"):
             _wire.read_phone(call, answer)
@@ -640,19 +645,19 @@ def test_a_header_after_one_that_is_fine_is_checked_too():
 
 
 @pytest.mark.parametrize(
-    ("call", "name"),
+    ("make", "name"),
     [
-        (_wire.initiate_call(INTENT), "initiate_payment"),
-        (_wire.status_call(ASKED), "get_payment_status"),
-        (
-            _wire.status_call(_wire.expect_checkout_id(CHECKOUT_ID)),
-            "get_payment_status_by_checkout_id",
-        ),
-        (_wire.validate_call("07"), "validate_phone"),
+        (lambda: _wire.initiate_call(INTENT), "initiate_payment"),
+        (lambda: _wire.status_call(ASKED), "get_payment_status"),
+        (lambda: _wire.status_call(BY_CHECKOUT_ID), "get_payment_status_by_checkout_id"),
+        (lambda: _wire.validate_call("07"), "validate_phone"),
     ],
 )
-def test_an_error_begins_with_the_verb_that_met_it(call, name):
+def test_an_error_begins_with_the_verb_that_met_it(make, name):
     """As it is spelled in Python."""
+    call = make()
+    with pytest.raises(NotFoundError, match=f"^{name}: PayNexus answered HTTP 404"):
+        _wire.read_phone(call, reply({"success": False}, 404))
     with pytest.raises(NotFoundError, match=f"^{name}: PayNexus answered HTTP 404"):
         _wire.read_payment(call, reply({"success": False}, 404), ASKED)
     with pytest.raises(APIResponseError, match=rf"^{name}: .*HTTP 200"):
@@ -662,18 +667,17 @@ def test_an_error_begins_with_the_verb_that_met_it(call, name):
 
 
 @pytest.mark.parametrize(
-    ("call", "body"),
+    ("make", "body"),
     [
-        (_wire.initiate_call(Intent(5, PHONE, "Chai ☕")),
+        (lambda: _wire.initiate_call(Intent(5, PHONE, "Chai ☕")),
          f'{{"amount":5,"phone":"{PHONE}","description":"Chai ☕"}}'),
-        (_wire.status_call(_wire.expect_checkout_id(CHECKOUT_ID)),
-         f'{{"checkout_request_id":"{CHECKOUT_ID}"}}'),
-        (_wire.validate_call("+254 746"), '{"phone":"+254 746"}'),
+        (lambda: _wire.status_call(BY_CHECKOUT_ID), f'{{"checkout_request_id":"{CHECKOUT_ID}"}}'),
+        (lambda: _wire.validate_call("+254 746"), '{"phone":"+254 746"}'),
     ],
 )  # fmt: skip
-def test_a_body_is_json_in_utf_8_without_a_blank(call, body):
+def test_a_body_is_json_in_utf_8_without_a_blank(make, body):
     """No character is escaped that need not be."""
-    assert call.body == body.encode("utf-8")
+    assert make().body == body.encode("utf-8")
 
 
 def test_a_look_by_reference_has_no_body():
@@ -717,11 +721,26 @@ def test_an_expectation_holds_what_is_known_and_nothing_else():
     """Of a prompt, a reference, a checkout request id, a payment."""
     assert _wire.expectation_of_intent(INTENT) == Expectation(amount=100, phone=PHONE)
     assert _wire.expect_reference(REFERENCE) == _wire.expectation_of(REFERENCE) == ASKED
-    by_checkout_id = Expectation(checkout_request_id=CHECKOUT_ID)
-    assert _wire.expect_checkout_id(CHECKOUT_ID) == by_checkout_id
-    assert _wire.expectation_of(CHECKOUT_ID) == by_checkout_id
+    assert _wire.expect_checkout_id(CHECKOUT_ID) == BY_CHECKOUT_ID
+    assert _wire.expectation_of(CHECKOUT_ID) == BY_CHECKOUT_ID
     payment = _wire.read_payment(CALL, success(**INITIATED), ASKED)
     assert _wire.expectation_of(payment) == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("expect", "wrong", "words"),
+    [
+        (lambda name: _wire.expect_reference(name), "../x", "^reference must be"),
+        (lambda name: _wire.expect_checkout_id(name), "../x", "^checkout_request_id must be"),
+        (lambda name: _wire.expectation_of(name), "../x", "^reference must be"),
+        (lambda name: _wire.expectation_of(name), 5, "not int"),
+        (lambda name: _wire.validate_call(name), "", "nothing was sent"),
+    ],
+)
+def test_a_refused_argument_is_named(expect, wrong, words):
+    """Whoever made the mistake finds it."""
+    with pytest.raises(InvalidRequestError, match=words):
+        expect(wrong)
 
 
 @pytest.mark.parametrize(("digits", "is_phone"), [(8, False), (9, True), (12, True), (13, False)])
@@ -759,8 +778,9 @@ def test_what_an_exchange_without_an_answer_proves(call, never_sent, timed_out, 
 
 def test_an_exchange_that_ended_without_a_word_says_so():
     """A transport's error may have no text."""
-    error = _wire.connection_error(CALL, "", never_sent=False, timed_out=False)
-    assert ": no answer. " in str(error)
+    for reason, words in (("", "no answer"), ("NO MAX", "NO MAX")):
+        error = _wire.connection_error(CALL, reason, never_sent=False, timed_out=False)
+        assert f": {words}. " in str(error)
 
 
 # --- Answers, to the letter
@@ -852,11 +872,11 @@ def test_the_reason_why_json_is_none_is_the_cause():
 def test_a_refusal_quotes_the_message_or_else_the_error():
     """With one full stop."""
     for document in (
-        {"message": "No.", "error": "E"},
-        {"error": "No."},
-        {"message": "", "error": "No"},
+        {"message": "NoX.", "error": "E"},
+        {"error": "NoX."},
+        {"message": "", "error": "NoX"},
     ):
-        with pytest.raises(BadRequestError, match=r"HTTP 400: No\. ") as caught:
+        with pytest.raises(BadRequestError, match=r"HTTP 400: NoX\. ") as caught:
             _wire.read_payment(CALL, reply(document, 400), ASKED)
         assert caught.value.detail == document.get("message") or document["error"]
     with pytest.raises(BadRequestError, match=r"HTTP 400\. ") as caught:
@@ -872,6 +892,8 @@ def test_no_more_than_twenty_fields_and_five_words_on_each_are_kept_of_a_refusal
     assert list(caught.value.errors) == [f"f{n}" for n in range(20)]
     assert set(caught.value.errors.values()) == {("w0", "w1", "w2", "w3", "w4")}
     assert "(f0: w0, w1, w2, w3, w4; f1: w0, " in str(caught.value)
+    with pytest.raises(UnprocessableEntityError, match=r"422 \(f: a, b\)\. "):
+        _wire.read_payment(CALL, reply({"errors": {"f": ["a", "b"]}}, 422), ASKED)
     for nothing in ({"": "no name"}, {"f": []}, {"f": [""]}, ["f"], "f"):
         with pytest.raises(UnprocessableEntityError) as caught:
             _wire.read_payment(CALL, reply({"errors": nothing}, 422), ASKED)
@@ -887,6 +909,12 @@ def test_a_refusal_advises_what_to_look_at(status_code, word):
         with pytest.raises(APIStatusError, match=word) as caught:
             _wire.read_payment(call, reply({"success": False}, status_code), ASKED)
         assert ("No prompt was sent" in str(caught.value)) is call.moves_money
+
+
+def test_a_refusal_that_needs_no_advice_says_that_no_prompt_was_sent_and_no_more():
+    """Of an initiate."""
+    with pytest.raises(BadRequestError, match=r"HTTP 400\. No prompt was sent$"):
+        _wire.read_payment(_wire.initiate_call(INTENT), reply({}, 400), ASKED)
 
 
 @pytest.mark.parametrize("status_code", [200, 402, 408, 500, 503])
@@ -968,7 +996,7 @@ def test_a_date_is_read_in_its_own_zone():
         _wire.date_of(f"Tue, 27 Jan 2026 {time}")
         for time in ("10:17:18 +0300", "07:17:18 GMT", "07:17:18 -0000", "07:17:18")
     ]
-    assert [moment and moment.timestamp() for moment in moments] == [1769498238.0] * 4
+    assert moments == [datetime(2026, 1, 27, 7, 17, 18, tzinfo=UTC)] * 4
 
 
 @pytest.mark.parametrize(
