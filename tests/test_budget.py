@@ -314,6 +314,19 @@ async def test_whoever_waits_when_it_closes_gets_no_permit():
     assert all(type(permit) is bool for permit in permits)
 
 
+async def test_nobody_overtakes_one_whose_time_has_come_at_this_very_moment():
+    """Whoever comes between the moment and the alarm stands behind him."""
+    world = World(reads=9, minute=1)
+    world.budget._agenda = Alarms  # type: ignore[assignment]  # which never go off
+    await world.call("first", Urgency.CALL)
+    world.done()
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.call, "waiting", Urgency.CALL)
+        await anyio.sleep(61)
+        assert not await world.budget.enter(Urgency.CALL, world.tasks.now() + 1)
+    assert world.granted == ["first", "waiting"]
+
+
 async def test_an_alarm_is_set_once_for_the_next_call_that_the_quota_allows():
     """And none where nobody waits for it."""
     world = World(reads=9, minute=1)
