@@ -339,8 +339,8 @@ class Quota:
         old, self._told = self._told, told
         if old is None or old.limit != told.limit:
             return
+        told.others_per_second = old.others_per_second
         if abs(old.resets_at - told.resets_at) >= _SAME_RESET_SECONDS:
-            told.others_per_second = old.others_per_second
             return
         # Answers may overtake each other: within one window less is left, never more.
         told.resets_at = min(told.resets_at, old.resets_at)
@@ -351,7 +351,7 @@ class Quota:
         if elapsed > 0:
             weight = -math.expm1(-elapsed / _OTHERS_MEMORY_SECONDS)
             rate = theirs / elapsed
-            told.others_per_second = old.others_per_second + weight * (rate - old.others_per_second)
+            told.others_per_second += weight * (rate - old.others_per_second)
 
 
 def _scarcity(share: float) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import anyio
 import pytest
 
-from paynexus_async import ClientStateError, QuotaExhaustedError
+from paynexus_async import ClientStateError, QuotaExhaustedError, _budget
 from paynexus_async._agenda import Agenda
 from paynexus_async._budget import STARVING_SECONDS, Budget
 from paynexus_async._quota import Plan, Quota, Urgency
@@ -182,18 +183,165 @@ async def test_a_connection_that_does_not_become_free_ends_the_waiting():
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # nothing else cancels who is awake already
-async def test_a_permit_for_somebody_who_has_just_been_cancelled_goes_to_the_next(anyio_backend):
+@pytest.mark.parametrize("urgency", [Urgency.CALL, Urgency.INITIATE])
+async def test_a_permit_for_somebody_who_has_just_been_cancelled_goes_to_the_next(
+    anyio_backend, urgency
+):
     """It is given back, to the quota too."""
     world = World(minute=2)
-    await world.call("first", Urgency.CALL)
-    cancelled = asyncio.create_task(world.call("cancelled", Urgency.CALL))
+    await world.call("first", urgency)
+    cancelled = asyncio.create_task(world.call("cancelled", urgency))
     await anyio.wait_all_tasks_blocked()
-    world.done()
+    world.done(urgency)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
-    await world.call("next", Urgency.CALL)
+    await world.call("next", urgency, deadline=world.tasks.now() + 1)
     assert world.granted == ["first", "next"]
+
+
+class Alarms:
+    """An agenda that only notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.set_for: list[float] = []
+
+    def put(self, item: Any, at: float) -> None:
+        item.at = at
+        self.set_for.append(at)
+
+
+async def test_a_look_starves_after_half_a_minute_and_not_before():
+    """Then the one that has waited longest goes, whatever the others are worth."""
+    looks = _budget._Looks()
+    for moment, worth in enumerate((0.0, 9.0, 1.0)):
+        looks.add(Look(str(moment), worth, 5.0 * moment, []), float(moment))
+    firsts = [looks.first(moment) for moment in (3.0, 29.9, 30.0, 31.0, 99.0)]
+    assert [look and look.name for look in firsts] == ["1", "1", "0", "0", "0"]
+
+
+def test_looks_stand_in_about_twenty_queues_and_those_never_seen_in_one_of_their_own():
+    """However many there are: only the first of each is compared."""
+    shelves = {_budget._shelf(tenths / 10) for tenths in range(1_200)}
+    assert 15 <= len(shelves) <= 20
+    assert _budget._shelf(-1.0) not in shelves
+
+
+async def test_a_look_that_goes_waits_no_longer():
+    """It may ask again at once."""
+    world = World()
+    look = world.look("one", 1.0)
+    assert (world.granted, look.requested_at) == (["one"], None)
+
+
+@pytest.mark.parametrize(
+    ("look_after", "served_after", "granted"),
+    [
+        (1.0, 2.0, ["look", "bulk"]),
+        (1.0, 31.0, ["bulk", "look"]),
+        (0.0, 31.0, ["look", "bulk"]),
+    ],
+)
+async def test_a_bulk_check_goes_before_a_look_only_when_it_starves(
+    look_after, served_after, granted
+):
+    """And has waited longer."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.call, "bulk", Urgency.BULK)
+        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(look_after)
+        world.look("look", 1.0)
+        await anyio.sleep(served_after - look_after)
+        for _ in range(2):
+            world.done()
+            await anyio.wait_all_tasks_blocked()
+    assert world.granted == ["first", *granted]
+
+
+@pytest.mark.parametrize("urgency", [Urgency.CALL, Urgency.INITIATE])
+@pytest.mark.parametrize("way", ["leave", "give back"])
+async def test_each_place_that_becomes_free_is_one_place_more(urgency, way):
+    """For reads and for initiates, each their own; a place given back no other than one left."""
+    places = {Urgency.CALL: 3, Urgency.INITIATE: 1}
+    world = World(reads=3)
+
+    async def places_free(of: Urgency) -> int:
+        free = 0
+        while await world.budget.enter(of, world.tasks.now()):
+            free += 1
+        return free
+
+    def make_free(of: Urgency) -> None:
+        if way == "leave":
+            world.done(of)
+        else:
+            world.budget.give_back(of)
+
+    for _ in range(2):
+        assert await places_free(urgency) == places[urgency]
+        for _ in range(places[urgency]):
+            make_free(urgency)
+    assert {of: await places_free(of) for of in places} == places
+
+
+async def test_a_call_without_an_answer_counts():
+    """The server may have counted it."""
+    world = World(minute=1)
+    await world.call("lost", Urgency.CALL)
+    world.budget.leave(Urgency.CALL, None, answered=False)
+    with pytest.raises(QuotaExhaustedError):
+        await world.budget.enter(Urgency.CALL, world.tasks.now() + 30)
+
+
+async def test_whoever_waits_when_it_closes_gets_no_permit():
+    """And is told so, as at his deadline."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    permits: list[bool] = []
+
+    async def enter(deadline: float) -> None:
+        permits.append(await world.budget.enter(Urgency.CALL, deadline))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter, world.tasks.now() + 1)
+        await anyio.sleep(2)
+        group.start_soon(enter, 1e9)
+        await anyio.wait_all_tasks_blocked()
+        world.budget.close()
+    assert permits == [False, False]
+    assert all(type(permit) is bool for permit in permits)
+
+
+async def test_nobody_overtakes_one_whose_time_has_come_at_this_very_moment():
+    """Whoever comes between the moment and the alarm stands behind him."""
+    world = World(reads=9, minute=1)
+    world.budget._agenda = Alarms  # type: ignore[assignment]  # which never go off
+    await world.call("first", Urgency.CALL)
+    world.done()
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.call, "waiting", Urgency.CALL)
+        await anyio.sleep(61)
+        assert not await world.budget.enter(Urgency.CALL, world.tasks.now() + 1)
+    assert world.granted == ["first", "waiting"]
+
+
+async def test_an_alarm_is_set_once_for_the_next_call_that_the_quota_allows():
+    """And none where nobody waits for it."""
+    world = World(reads=9, minute=1)
+    alarms = Alarms()
+    world.budget._agenda = lambda: alarms  # type: ignore[assignment,return-value]
+    assert world.budget.at == math.inf
+    await world.call("first", Urgency.CALL)
+    world.done()
+    assert alarms.set_for == []
+    one, another = world.look("one", 1.0), world.look("another", 2.0)
+    (due_at,) = alarms.set_for
+    assert 60 <= due_at - world.tasks.now() <= 61
+    one.requested_at = another.requested_at = None
+    world.budget.due(world.tasks.now())
+    assert alarms.set_for == [due_at]
 
 
 async def test_a_signal_that_came_first_is_not_waited_for():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import traceback
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import httpx
@@ -20,6 +21,7 @@ from paynexus_async import (
     ConfigurationError,
     PaymentOutcomeUnknown,
 )
+from paynexus_async._readers import NoAnswerError, _Aiohttp
 from paynexus_async._transport import Transport, _headers
 from paynexus_async._wire import (
     BODY_BYTES_MAX,
@@ -147,6 +149,7 @@ async def test_the_time_limit_holds_and_the_verdict_is_true(steps, never_sent):
     answer = await ask(transport, 2.0)
     assert anyio.current_time() - started == pytest.approx(2.0)
     assert isinstance(answer, APITimeoutError)
+    assert "within the time allowed" in str(answer)
     assert answer.never_sent is never_sent
     await anyio.sleep(100)
     assert over.sent == (HEADERS in steps[:1])
@@ -254,16 +257,17 @@ async def test_a_larger_body_is_not_read_to_its_end(closes):
     await transport.aclose()
 
 
-async def test_a_body_cut_short_is_no_answer():
-    """What came of it is not taken for the whole."""
+@pytest.mark.parametrize("cut_after", [65_536, BODY_BYTES_MAX])
+async def test_a_body_cut_short_is_no_answer(cut_after):
+    """What came of it is not taken for the whole, not even where it is all that is allowed."""
 
     class Cut(Body):
         async def __anext__(self) -> bytes:
-            if self.given:
+            if self.given >= cut_after:
                 raise httpx.RemoteProtocolError("cut")
             return await super().__anext__()
 
-    cut = Cut(10**6)
+    cut = Cut(10**7)
     transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=cut)))
     answer = await ask(transport)
     assert isinstance(answer, APIConnectionError)
@@ -365,7 +369,7 @@ async def test_closing_lets_an_initiate_have_its_answer_and_ends_reads_at_once(s
         await transport.aclose()
         assert anyio.current_time() - started == pytest.approx(2.0)
     assert isinstance(concluded[0], APIResponse)
-    assert isinstance(read[0], APIConnectionError)
+    assert type(read[0]) is APIConnectionError  # which is no timeout
     assert "the client was closed" in str(read[0])
 
 
@@ -462,4 +466,528 @@ async def test_a_defect_in_a_conclusion_reaches_the_caller(server: FakeServer):
 
     with pytest.raises(ZeroDivisionError):
         await transport.exchange(READ, KEY, conclude, timeout_seconds=1, headers={})
+    await transport.aclose()
+
+
+# --- What is handed to a transport, and what comes of its end
+
+
+class Recording(httpx.AsyncBaseTransport):
+    """Keeps the requests and what it was made with; answers at once, fails, or hangs."""
+
+    made: ClassVar[list[Recording]]
+    ends: httpx.Response | Exception | None = None
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.requests: list[httpx.Request] = []
+        self.responses: list[httpx.Response] = []
+        self.is_closed = False
+        self.closing_seconds = 0.0
+        self.body_bytes = 10
+        self.made.append(self)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        await anyio.sleep(2)
+        if isinstance(self.ends, Exception):
+            raise self.ends
+        self.responses.append(httpx.Response(200, stream=Body(self.body_bytes)))
+        return self.responses[-1]
+
+    async def aclose(self) -> None:
+        await anyio.sleep(self.closing_seconds)
+        self.is_closed = True
+
+
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
+    """In the place of httpx's own transport."""
+
+    class Fresh(Recording):
+        made: ClassVar[list[Recording]] = []
+
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", Fresh)
+    return Fresh
+
+
+def own() -> Transport:
+    return Transport(base_url="https://x.example/api", http_client=None, trust_env=False)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "connect", "other"), [(3.0, 3.0, 3.0), (30.0, 10.0, 30.0), (0.5, 0.5, 0.5)]
+)
+async def test_a_transport_may_take_the_time_that_is_left_and_ten_seconds_to_connect(
+    recording, allowed, connect, other
+):
+    """Whether it is ours or somebody's: each step of it."""
+    borrowed = recording()
+    for transport in (own(), transport_over(borrowed)):
+        await ask(transport, allowed)
+        await transport.aclose()
+    limits = {"connect": connect, "read": other, "write": other, "pool": other}
+    told = [r.extensions["timeout"] for made in recording.made for r in made.requests]
+    assert told == [pytest.approx(limits)] * len(told)
+    assert len(told) == 2
+
+
+async def test_our_own_transport_is_asked_for_what_a_borrowed_client_is(recording):
+    """The same request, whichever way it goes."""
+    seen = []
+    for call in (READ, initiate_call(INTENT)):
+        borrowed = recording()
+        ours, theirs = own(), transport_over(borrowed)
+        for transport in (ours, theirs):
+            await transport.exchange(call, KEY, keep, timeout_seconds=9, headers={"X-Shop": "7"})
+            await transport.aclose()
+        (request,), (other,) = recording.made[-1].requests, borrowed.requests
+        assert type(request.stream) is type(other.stream)
+        assert request.headers["Accept"] == "application/json"
+        assert request.url == f"https://x.example/api{call.path}"
+        for ask_for in (request, other):
+            body = b"".join([chunk async for chunk in ask_for.stream])
+            assert body == (call.body or b"")
+        for name in ("X-API-Key", "X-Shop", "Accept", "Accept-Encoding", "User-Agent", "Host",
+                     "Content-Length", "Content-Type"):  # fmt: skip
+            assert request.headers.get(name) == other.headers.get(name)
+        assert ("content-type" in request.headers) is (call is not READ)
+        seen.append((request.method, other.method))
+    assert seen == [("GET", "GET"), ("POST", "POST")]
+
+
+async def test_reads_share_connections_and_each_initiate_has_a_fresh_one(recording):
+    """One that an idle server has just closed would leave its outcome unknown."""
+    transport = own()
+    async with anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(ask, transport, 9.0)
+    await ask(transport, 9.0)
+    recording.ends = httpx.ConnectError("refused")
+    await ask(transport, 9.0)
+    await ask(transport, 9.0)
+    assert sorted(len(lane.requests) for lane in recording.made) == [1, 1, 4]
+    with pytest.raises(APIConnectionError):
+        await initiate(transport, 9.0)
+    assert len(recording.made) == 4
+    assert len(recording.made[-1].requests) == 1
+    kept = [lane.options["limits"].max_keepalive_connections for lane in recording.made]
+    assert kept == [1, 1, 1, 0]
+    for lane in recording.made:
+        assert lane.options["limits"].max_connections == 1
+        assert lane.options["limits"].keepalive_expiry == 60
+        assert lane.options["trust_env"] is False
+        assert lane.options["verify"] is recording.made[0].options["verify"]
+        assert lane.options["verify"].verify_mode is ssl.CERT_REQUIRED
+        assert all(response.is_closed for response in lane.responses)
+    await transport.aclose()
+    assert all(lane.is_closed for lane in recording.made)
+
+
+async def test_the_largest_answer_is_the_same_for_our_own_transport(recording):
+    """And the error names the verb."""
+    transport = own()
+    await ask(transport, 9.0)
+    recording.made[0].body_bytes = BODY_BYTES_MAX + 1
+    answer = await ask(transport, 9.0)
+    assert isinstance(answer, APIResponseError)
+    assert str(answer).startswith("get_payment_status: ")
+    await transport.aclose()
+
+
+async def test_closing_waits_a_second_for_a_connection_that_does_not_close(recording):
+    """And closes all the same where the caller has been cancelled."""
+    transport = own()
+    await ask(transport, 9.0)
+    recording.made[0].closing_seconds = 1_000.0
+    started = anyio.current_time()
+    await transport.aclose()
+    assert anyio.current_time() - started == pytest.approx(1.0)
+    transport = own()
+    await ask(transport, 9.0)
+    recording.made[1].closing_seconds = 0.5
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await transport.aclose()
+    assert recording.made[1].is_closed
+
+
+async def test_our_own_transport_is_believed_what_it_traces(monkeypatch):
+    """That nothing had left, whatever the error's class suggests."""
+
+    class Ours(Tracing):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(CONNECTING, httpx.ReadTimeout("slow"))
+
+    monkeypatch.setattr(httpx, "AsyncHTTPTransport", Ours)
+    transport = own()
+    assert (await ask(transport)).never_sent is True
+    await transport.aclose()
+
+
+async def test_certificates_named_in_the_environment_are_not_looked_at(
+    recording, monkeypatch, tmp_path
+):
+    """Nor is one that cannot be read an obstacle."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    transport = own()
+    assert isinstance(await ask(transport, 9.0), APIResponse)
+    await transport.aclose()
+
+
+async def test_an_exchange_whose_caller_is_gone_ends_at_its_time_limit():
+    """And is concluded as one that has timed out."""
+    transport = transport_over(Tracing(HEADERS, 60.0))
+    concluded: list[Any] = []
+    with anyio.move_on_after(1):
+        await transport.exchange(
+            initiate_call(INTENT), KEY, concluded.append, timeout_seconds=2, headers={}
+        )
+    await anyio.sleep(2)
+    assert [type(answer) for answer in concluded] == [APITimeoutError]
+    assert concluded[0].never_sent is False
+    await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("borrowed", "trust_env", "reads"), [(True, False, 10), (False, True, 10), (False, False, 100)]
+)
+async def test_no_more_calls_are_let_in_than_there_are_connections(
+    borrowed, trust_env, reads, monkeypatch
+):
+    """A client that the environment has its say in has one for each read and each initiate."""
+    made = []
+
+    class Client(httpx.AsyncClient):
+        def __init__(self, **options: Any) -> None:
+            made.append(options)
+            super().__init__(**options)
+
+    client = httpx.AsyncClient() if borrowed else None
+    monkeypatch.setattr(httpx, "AsyncClient", Client)
+    transport = Transport(base_url="https://x", http_client=client, trust_env=trust_env)
+    assert (transport.connections_max, transport.initiates_max) == (reads, 10)
+    limits = httpx.Limits(max_connections=20)
+    assert made == ([{"trust_env": True, "limits": limits}] if trust_env else [])
+    await transport.aclose()
+
+
+async def test_an_answer_tells_how_long_it_took(recording):
+    """From asking to the last byte."""
+    for transport in (own(), transport_over(recording())):
+        answer = await ask(transport, 9.0)
+        assert answer.elapsed_seconds == pytest.approx(2.0)
+        assert (answer.status_code, answer.body) == (200, b"x" * 10)
+        await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("steps", "ended_after"), [([CONNECTING], 3.0), ([CONNECTING, HEADERS], 2.0), ([], 2.0)]
+)
+async def test_a_transport_that_never_ends_is_ended(steps, ended_after):
+    """At the time limit once the request has left; before, a second later, because it never does."""
+    ended: list[float] = []
+
+    class Hanging(Tracing):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            try:
+                await super().handle_async_request(request)
+                return await anyio.sleep_forever()
+            finally:
+                ended.append(anyio.current_time())
+
+    transport = transport_over(Hanging(*steps))
+    started = anyio.current_time()
+    assert isinstance(await ask(transport, 2.0), APITimeoutError)
+    await anyio.sleep(60)
+    assert [moment - started for moment in ended] == [pytest.approx(ended_after)]
+    await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "is_timeout"),
+    [
+        (httpx.ReadTimeout(""), ": ReadTimeout. ", True),
+        (httpx.ConnectTimeout("slow"), ": ConnectTimeout: slow. ", True),
+        (httpx.ReadError("reset"), ": ReadError: reset. ", False),
+        (TimeoutError("its own"), ": TimeoutError: its own. ", False),
+    ],
+)
+async def test_what_a_transport_raises_is_told_by_its_name(error, words, is_timeout):
+    """A timeout of httpx's is a timeout."""
+    transport = transport_over(Tracing(error))
+    answer = await ask(transport)
+    assert type(answer) is (APITimeoutError if is_timeout else APIConnectionError)
+    assert words in str(answer)
+    await transport.aclose()
+
+
+async def test_a_key_in_a_foreign_error_is_shown_as_one():
+    """And nothing of it."""
+    transport = transport_over(Tracing(httpx.LocalProtocolError("bad header <unusual-key>")))
+    answer = await transport.exchange(
+        READ, Secret("unusual-key"), keep, timeout_seconds=1, headers={}
+    )
+    assert "bad header <[key]>" in str(answer)
+    assert answer.__cause__ is None
+    await transport.aclose()
+
+
+async def test_each_exchange_is_logged_with_its_end(server: FakeServer, caplog):
+    """For whoever asks for it; an answer is described and not shown."""
+    caplog.set_level("DEBUG", "paynexus_async")
+    server.answers(initiated())
+    transport = transport_over(httpx.MockTransport(server._handle))
+    await initiate(transport)
+    server.answers(httpx.ReadError("reset"))
+    await ask(transport)
+    lines = [record.getMessage() for record in caplog.records if record.name == "paynexus_async"]
+    assert lines[0].startswith("POST initiate_payment: <")
+    assert lines[1].startswith("GET get_payment_status: APIConnectionError(")
+    assert len(lines) == 2
+    assert PHONE not in caplog.text
+    await transport.aclose()
+
+
+@pytest.mark.parametrize(("size", "fits"), [(BODY_BYTES_MAX, True), (BODY_BYTES_MAX + 1, False)])
+async def test_an_answer_that_is_there_at_once_has_the_same_limit(size, fits):
+    """A mock's."""
+    over = httpx.MockTransport(lambda _: httpx.Response(201, content=b"x" * size))
+    transport = transport_over(over)
+    answer = await ask(transport)
+    assert isinstance(answer, APIResponse) is fits
+    response = answer if isinstance(answer, APIResponse) else answer.response
+    assert (response.status_code, len(response.body)) == (201, BODY_BYTES_MAX)
+    assert response.headers["content-length"] == str(size)
+    await transport.aclose()
+
+
+def test_a_client_belongs_to_one_event_loop():
+    """Outside of any it says so, and in another one too; nothing is sent."""
+    over = Tracing()
+    transport = transport_over(over)
+    with pytest.raises(ClientStateError, match="inside a running event loop") as caught:
+        transport.enter()
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+    async def enter_twice() -> bool:
+        return transport.enter() is transport.enter()
+
+    assert anyio.run(enter_twice)
+    with pytest.raises(ClientStateError, match="another event loop"):
+        anyio.run(ask, transport)
+
+
+def named(name: str, module: str, *bases: type) -> object:
+    return type(name, bases, {"__module__": module})()
+
+
+@pytest.mark.parametrize(
+    ("client", "taken"),
+    [
+        (named("AsyncClient", "httpx2._client"), True),
+        (named("Mine", "shop", type(named("AsyncClient", "httpx2._client"))), True),
+        (named("Mine", "shop", httpx.AsyncClient), True),
+        (named("AsyncClient", "httpx3"), False),
+        (named("AsyncClient", "aiohttp.httpx"), False),
+        (named("Client", "httpx2"), False),
+    ],
+)
+async def test_an_async_client_is_one_of_httpx_or_its_successor(client, taken):
+    """Or is derived from one."""
+    if taken:
+        Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
+        return
+    with pytest.raises(ConfigurationError):
+        Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
+
+
+# --- Reading without httpx
+
+
+class FakeReader:
+    """Answers, fails or hangs, as it is told."""
+
+    def __init__(self, end: tuple[int, dict[str, str], bytes] | Exception) -> None:
+        self.end = end
+        self.seconds = 2.0
+        self.asked: list[tuple[object, ...]] = []
+        self.is_closed = False
+        self.closing_seconds = 0.0
+
+    async def read(self, *asked: object, **limits: object) -> tuple[int, dict[str, str], bytes]:
+        self.asked.append((*asked, limits))
+        await anyio.sleep(self.seconds)
+        if isinstance(self.end, Exception):
+            raise self.end
+        return self.end
+
+    async def aclose(self) -> None:
+        await anyio.sleep(self.closing_seconds)
+        self.is_closed = True
+
+
+def reading(reader: FakeReader) -> Transport:
+    transport = own()
+    transport._open_reader = lambda: reader
+    return transport
+
+
+asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+
+
+@asyncio_only
+@pytest.mark.parametrize("call", [READ, status_call(Expectation(checkout_request_id="ws_CO_1"))])
+async def test_a_reader_is_asked_for_the_same(anyio_backend, call):
+    """And its answer is one of ours."""
+    reader = FakeReader((203, {"x-one": "1"}, b"body"))
+    transport = reading(reader)
+    await anyio.sleep(5)
+    answer = await transport.exchange(call, KEY, keep, timeout_seconds=9, headers={"X-Shop": "7"})
+    assert reader.asked == [
+        (
+            call.method,
+            f"https://x.example/api{call.path}",
+            _headers(call, KEY, {"X-Shop": "7"}),
+            call.body,
+            {"seconds": 9, "bytes_max": BODY_BYTES_MAX},
+        )
+    ]
+    assert (answer.status_code, answer.headers, answer.body) == (203, {"x-one": "1"}, b"body")
+    assert answer.elapsed_seconds == pytest.approx(2.0)
+    await ask(transport, -5.0)
+    assert reader.asked[1][-1] == {"seconds": 0.001, "bytes_max": BODY_BYTES_MAX}
+    await transport.aclose()
+    assert reader.is_closed
+
+
+@asyncio_only
+async def test_a_reader_is_opened_for_a_client_of_our_own_that_asks_for_it(anyio_backend):
+    """Whoever brings a client has it used."""
+    for client, kind in ((None, _Aiohttp), (httpx.AsyncClient(), type(None))):
+        transport = Transport(
+            base_url="https://x.example/api",
+            http_client=client,
+            trust_env=False,
+            reads_with="aiohttp",
+        )
+        transport.enter()
+        assert type(transport._reader) is kind
+        await transport.aclose()
+
+
+@asyncio_only
+async def test_closing_waits_a_second_for_a_reader_that_does_not_close(anyio_backend):
+    """And closes it all the same where the caller has been cancelled."""
+    reader = FakeReader((200, {}, b""))
+    reader.closing_seconds = 1_000.0
+    transport = reading(reader)
+    await ask(transport, 9.0)
+    started = anyio.current_time()
+    await transport.aclose()
+    assert anyio.current_time() - started == pytest.approx(1.0)
+    reader = FakeReader((200, {}, b""))
+    reader.closing_seconds = 0.5
+    transport = reading(reader)
+    await ask(transport, 9.0)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await transport.aclose()
+    assert reader.is_closed
+
+
+@asyncio_only
+async def test_a_reader_never_initiates(anyio_backend, recording):
+    """It cannot prove that nothing was sent."""
+    reader = FakeReader((200, {}, b""))
+    transport = reading(reader)
+    with pytest.raises(PaymentOutcomeUnknown):
+        await initiate(transport, 9.0)
+    assert reader.asked == []
+    assert len(recording.made[0].requests) == 1
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_there_are_no_readers_on_trio(anyio_backend, recording):
+    """httpx reads."""
+    reader = FakeReader((200, {}, b""))
+    transport = reading(reader)
+    await ask(transport, 9.0)
+    assert reader.asked == []
+    assert len(recording.made[0].requests) == 1
+    await transport.aclose()
+
+
+@asyncio_only
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
+async def test_a_reader_has_the_same_limit_of_a_body(anyio_backend, more, fits):
+    """What is beyond it is not kept."""
+    transport = reading(FakeReader((200, {}, b"x" * (BODY_BYTES_MAX + more))))
+    answer = await ask(transport, 9.0)
+    assert isinstance(answer, APIResponse) is fits
+    response = answer if isinstance(answer, APIResponse) else answer.response
+    assert len(response.body) == BODY_BYTES_MAX
+    await transport.aclose()
+
+
+@asyncio_only
+@pytest.mark.parametrize("timed_out", [True, False])
+async def test_a_reader_without_an_answer_proves_nothing(anyio_backend, timed_out):
+    """It may have been sent; the reason is kept, unless it holds a key or a phone."""
+    for words in ("broken", f"broken {SECRET_KEY}", f"broken {PHONE}"):
+        error = NoAnswerError(words, timed_out=timed_out)
+        transport = reading(FakeReader(error))
+        answer = await ask(transport, 9.0)
+        assert type(answer) is (APITimeoutError if timed_out else APIConnectionError)
+        assert answer.never_sent is False
+        assert ": broken" in str(answer)
+        assert not {SECRET_KEY, PHONE} & set(str(answer).split())
+        assert answer.__cause__ is (error if words == "broken" else None)
+        await transport.aclose()
+
+
+@asyncio_only
+async def test_a_key_in_a_readers_error_is_shown_as_one(anyio_backend):
+    """And nothing of it."""
+    transport = reading(FakeReader(NoAnswerError("bad <unusual-key>", timed_out=False)))
+    answer = await transport.exchange(
+        READ, Secret("unusual-key"), keep, timeout_seconds=9, headers={}
+    )
+    assert "bad <[key]>" in str(answer)
+    await transport.aclose()
+
+
+@asyncio_only
+async def test_the_conclusion_is_drawn_when_a_readers_caller_is_cancelled(anyio_backend):
+    """Once, that nothing is known; what it raises then reaches nobody."""
+    transport = reading(FakeReader((200, {}, b"")))
+    concluded: list[Any] = []
+
+    def conclude(answer: APIResponse | APIError) -> None:
+        concluded.append(answer)
+        if isinstance(answer, APIError):
+            raise answer
+
+    with anyio.move_on_after(1) as scope:
+        await transport.exchange(READ, KEY, conclude, timeout_seconds=9, headers={})
+    assert scope.cancelled_caught
+    (answer,) = concluded
+    assert type(answer) is APIConnectionError
+    assert answer.never_sent is False
+    assert "cancelled" in str(answer)
+    await transport.aclose()
+
+
+@asyncio_only
+async def test_a_readers_exchange_is_logged_too(anyio_backend, caplog):
+    """With its end."""
+    caplog.set_level("DEBUG", "paynexus_async")
+    transport = reading(FakeReader((200, {}, b"secret")))
+    await ask(transport, 9.0)
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "paynexus_async"]
+    assert line.startswith("GET get_payment_status: <")
+    assert "secret" not in line
     await transport.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -36,7 +37,9 @@ from .fakes import CHECKOUT_ID, PHONE, PUBLIC_KEY, REFERENCE, SECRET_KEY
 
 INTENT = Intent(100, PHONE, "Order #12345")
 ASKED = Expectation(reference=REFERENCE)
+KNOWN = Expectation(reference=REFERENCE, checkout_request_id=CHECKOUT_ID, amount=100, phone=PHONE)
 CALL = _wire.status_call(ASKED)
+BY_CHECKOUT_ID = Expectation(checkout_request_id=CHECKOUT_ID)
 INITIATED = {
     "reference": REFERENCE, "checkout_request_id": CHECKOUT_ID, "amount": 100, "phone": PHONE,
     "status": "initiated",
@@ -63,8 +66,8 @@ def success(**data: Any) -> APIResponse:
         ("", None, "secret_key is blank"),
         ("  ", None, "secret_key is blank"),
         (None, "", "public_key is blank"),
-        (PUBLIC_KEY, None, "secret_key starts with pk_"),
-        (None, SECRET_KEY, "public_key starts with sk_"),
+        (PUBLIC_KEY, None, r"secret_key starts with pk_.*secret_key starts with sk_\)"),
+        (None, SECRET_KEY, r"public_key starts with sk_.*public_key starts with pk_\)"),
         ("sk_live_abc\n", None, "line break"),
         ("sk_live_abc\r\nX-Evil: 1", None, "line break"),
         ("sk_ümlaut", None, "visible ASCII"),
@@ -434,7 +437,10 @@ def test_whatever_the_fields_hold_the_answer_is_a_payment_or_an_error_of_ours(fi
 def test_the_opinion_on_a_phone_is_read():
     """Or is an error, if there is none."""
     call = _wire.validate_call("0746990866")
-    assert _wire.read_phone(call, success(valid=False)).valid is False
+    answer = success(valid=False)
+    validation = _wire.read_phone(call, answer)
+    assert validation.valid is False
+    assert validation.response is answer
     for answer in (success(), success(valid="yes")):
         with pytest.raises(APIResponseError, match="whether the number is valid"):
             _wire.read_phone(call, answer)
@@ -602,3 +608,402 @@ def test_no_credentials_stand_in_a_base_url():
     """Not even empty ones."""
     with pytest.raises(ConfigurationError, match="without credentials"):
         _wire.check_base_url("https://@paynexus.co.ke/api")
+
+
+# --- To the letter
+
+
+@pytest.mark.parametrize("character", '\\"<>^`{|}')
+def test_a_base_url_holds_no_character_that_a_client_would_have_to_rewrite(character):
+    """What travels is what was checked."""
+    with pytest.raises(ConfigurationError, match="must be a URL"):
+        _wire.check_base_url(f"https://paynexus.co.ke/a{character}b")
+
+
+@pytest.mark.parametrize("end", ["?", "#"])
+def test_a_query_or_fragment_is_none_even_when_empty(end):
+    """The path would be put behind it."""
+    with pytest.raises(ConfigurationError, match="query or a fragment"):
+        _wire.check_base_url("https://paynexus.co.ke/api" + end)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://x.example/XX?", "https://XX.example/api/XX", "https://x/api"]
+)
+def test_capitals_are_no_offence_in_a_base_url(url):
+    """And a host needs no dot."""
+    assert _wire.check_base_url(url.removesuffix("?")) == url.removesuffix("?")
+
+
+def test_a_header_after_one_that_is_fine_is_checked_too():
+    """And every one that passes is sent."""
+    fine = {"X-One": "1", "X-Two": "2", "X-Three": ""}
+    assert _wire.check_headers(fine) == fine
+    for wrong in ({"Host": "x"}, {"X-Four": "é"}, {"X-Four": "a\tb"}, {"": "a"}):
+        with pytest.raises(ConfigurationError):
+            _wire.check_headers({**fine, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: _wire.initiate_call(INTENT), "initiate_payment"),
+        (lambda: _wire.status_call(ASKED), "get_payment_status"),
+        (lambda: _wire.status_call(BY_CHECKOUT_ID), "get_payment_status_by_checkout_id"),
+        (lambda: _wire.validate_call("07"), "validate_phone"),
+    ],
+)
+def test_an_error_begins_with_the_verb_that_met_it(make, name):
+    """As it is spelled in Python."""
+    call = make()
+    with pytest.raises(NotFoundError, match=f"^{name}: PayNexus answered HTTP 404"):
+        _wire.read_phone(call, reply({"success": False}, 404))
+    with pytest.raises(NotFoundError, match=f"^{name}: PayNexus answered HTTP 404"):
+        _wire.read_payment(call, reply({"success": False}, 404), ASKED)
+    with pytest.raises(APIResponseError, match=rf"^{name}: .*HTTP 200"):
+        _wire.read_payment(call, reply(b""), ASKED)
+    error = _wire.connection_error(call, "broken", never_sent=False, timed_out=False)
+    assert str(error).startswith(f"{name}: broken. ")
+
+
+@pytest.mark.parametrize(
+    ("make", "body"),
+    [
+        (lambda: _wire.initiate_call(Intent(5, PHONE, "Chai ☕")),
+         f'{{"amount":5,"phone":"{PHONE}","description":"Chai ☕"}}'),
+        (lambda: _wire.status_call(BY_CHECKOUT_ID), f'{{"checkout_request_id":"{CHECKOUT_ID}"}}'),
+        (lambda: _wire.validate_call("+254 746"), '{"phone":"+254 746"}'),
+    ],
+)  # fmt: skip
+def test_a_body_is_json_in_utf_8_without_a_blank(make, body):
+    """No character is escaped that need not be."""
+    assert make().body == body.encode("utf-8")
+
+
+def test_a_look_by_reference_has_no_body():
+    """It is a GET."""
+    call = _wire.status_call(ASKED)
+    assert call == _wire.Call("get_payment_status", "GET", f"/payments/{REFERENCE}", None, False)
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (999_999_999_999, r"not 9999\*\*\*\*\*999;"),
+        (-999_999_999_999, r"not -9999\*\*\*\*\*999;"),
+        (10**12, "a far larger number;"),
+        (-(10**12), "a far larger number;"),
+        (254746990866, r"not 2547\*\*\*\*\*866;"),
+    ],
+)
+def test_an_amount_is_shown_up_to_a_million_millions(amount, shown):
+    """A phone in its place is masked."""
+    with pytest.raises(InvalidRequestError, match=shown):
+        Intent.of(amount, PHONE, None, "production")
+
+
+def test_an_amount_of_another_kind_of_int_is_sent_as_a_plain_one():
+    """An enumeration's member, say."""
+
+    class Price(int):
+        pass
+
+    assert type(Intent.of(Price(7), PHONE, None, "production").amount) is int
+
+
+def test_a_description_of_255_characters_is_taken_as_it_is():
+    """And none at all."""
+    for description in ("x" * 255, "", None):
+        assert Intent.of(1, PHONE, description, "production").description == description
+
+
+def test_an_expectation_holds_what_is_known_and_nothing_else():
+    """Of a prompt, a reference, a checkout request id, a payment."""
+    assert _wire.expectation_of_intent(INTENT) == Expectation(amount=100, phone=PHONE)
+    assert _wire.expect_reference(REFERENCE) == _wire.expectation_of(REFERENCE) == ASKED
+    assert _wire.expect_checkout_id(CHECKOUT_ID) == BY_CHECKOUT_ID
+    assert _wire.expectation_of(CHECKOUT_ID) == BY_CHECKOUT_ID
+    payment = _wire.read_payment(CALL, success(**INITIATED), ASKED)
+    assert _wire.expectation_of(payment) == KNOWN
+
+
+@pytest.mark.parametrize(
+    ("expect", "wrong", "words"),
+    [
+        (lambda name: _wire.expect_reference(name), "../x", "^reference must be"),
+        (lambda name: _wire.expect_checkout_id(name), "../x", "^checkout_request_id must be"),
+        (lambda name: _wire.expectation_of(name), "../x", "^reference must be"),
+        (lambda name: _wire.expectation_of(name), 5, "not int"),
+        (lambda name: _wire.validate_call(name), "", "nothing was sent"),
+    ],
+)
+def test_a_refused_argument_is_named(expect, wrong, words):
+    """Whoever made the mistake finds it."""
+    with pytest.raises(InvalidRequestError, match=words):
+        expect(wrong)
+
+
+@pytest.mark.parametrize(("digits", "is_phone"), [(8, False), (9, True), (12, True), (13, False)])
+def test_a_name_of_nine_to_twelve_digits_alone_looks_like_a_phone(digits, is_phone):
+    """Fewer or more may be a reference."""
+    name = "7" * digits
+    for expect in (_wire.expect_reference, _wire.expect_checkout_id):
+        if is_phone:
+            with pytest.raises(InvalidRequestError, match="looks like a phone"):
+                expect(name)
+        else:
+            expect(name)
+
+
+@pytest.mark.parametrize(
+    ("call", "never_sent", "timed_out", "kind", "words"),
+    [
+        (_wire.initiate_call(INTENT), True, False, APIConnectionError, "trying again is safe"),
+        (_wire.initiate_call(INTENT), True, True, APITimeoutError, "trying again is safe"),
+        (_wire.initiate_call(INTENT), False, False, APIConnectionError, "is not known"),
+        (_wire.initiate_call(INTENT), False, True, APITimeoutError, "is not known"),
+        (CALL, True, False, APIConnectionError, "try again"),
+        (CALL, False, True, APITimeoutError, "asking again is safe"),
+    ],
+)
+def test_what_an_exchange_without_an_answer_proves(call, never_sent, timed_out, kind, words):
+    """Where a prompt may be out, nobody is told that trying again is safe."""
+    error = _wire.connection_error(call, "broken.", never_sent=never_sent, timed_out=timed_out)
+    assert type(error) is kind
+    assert error.never_sent is never_sent
+    assert words in str(error)
+    assert ("safe" in str(error)) is ("safe" in words)
+    assert ": broken. " in str(error)
+
+
+def test_an_exchange_that_ended_without_a_word_says_so():
+    """A transport's error may have no text."""
+    for reason, words in (("", "no answer"), ("NO MAX", "NO MAX")):
+        error = _wire.connection_error(CALL, reason, never_sent=False, timed_out=False)
+        assert f": {words}. " in str(error)
+
+
+# --- Answers, to the letter
+
+
+def test_what_an_answer_leaves_out_is_filled_in_from_what_was_asked():
+    """What it tells is kept; a phone is shown as it was asked."""
+    bare = _wire.read_payment(CALL, success(status="processing"), KNOWN)
+    assert _wire.expectation_of(bare) == KNOWN
+    told = {**INITIATED, "amount": 7, "phone": "0746990866", "status": "processing"}
+    full = _wire.read_payment(CALL, success(**told), ASKED)
+    assert (full.amount, full.checkout_request_id) == (7, CHECKOUT_ID)
+    assert _wire.read_payment(CALL, success(**told), KNOWN).phone == PHONE
+
+
+def test_a_reads_amount_counts_when_the_payment_has_ended_and_an_initiates_at_once():
+    """Only then does anybody act on it."""
+    known = Expectation(reference=REFERENCE, amount=100)
+    wrong = {"reference": REFERENCE, "amount": 7}
+    assert _wire.read_payment(CALL, success(**wrong, status="processing"), known).amount == 7
+    for status, strictly in (("processing", True), ("completed", False)):
+        with pytest.raises(PaymentMismatchError):
+            _wire.read_payment(CALL, success(**wrong, status=status), known, strictly=strictly)
+
+
+@pytest.mark.parametrize(
+    ("status_code", "kind"),
+    [(199, APIStatusError), (200, None), (299, None), (300, APIResponseError), (399, APIResponseError),
+     (400, BadRequestError), (499, APIStatusError), (500, InternalServerError)],
+)  # fmt: skip
+def test_the_hundreds_of_a_status_decide(status_code, kind):
+    """To the last of each."""
+    answer = reply({"success": True, "data": {"status": "completed"}}, status_code)
+    if kind is None:
+        assert _wire.read_payment(CALL, answer, ASKED).succeeded
+        return
+    with pytest.raises((APIStatusError, APIResponseError)) as caught:
+        _wire.read_payment(CALL, answer, ASKED)
+    assert type(caught.value) is kind
+    assert caught.value.response is answer
+
+
+@pytest.mark.parametrize("status_code", [399, 400, 404, 500])
+def test_without_json_a_status_below_400_is_not_understood_and_above_it_is_an_error(status_code):
+    """Its own, and without a body."""
+    answer = reply(b"<html>", status_code)
+    with pytest.raises((APIStatusError, APIResponseError)) as caught:
+        _wire.read_payment(CALL, answer, ASKED)
+    assert isinstance(caught.value, APIStatusError) is (status_code >= 400)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "Identity"])
+def test_an_answer_that_is_not_compressed_may_say_so(encoding):
+    """In either case."""
+    answer = reply({"success": True, "data": {"status": "completed"}}, content_encoding=encoding)
+    assert _wire.read_payment(CALL, answer, ASKED).succeeded
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_is_read_in_each_of_its_encodings(encoding):
+    """The documents of the standard, and no other."""
+    text = json.dumps({"success": True, "data": {"status": "completed", "amount": 1.10}})
+    assert str(_wire.read_payment(CALL, reply(text.encode(encoding)), ASKED).amount) == "1.1"
+
+
+def test_twenty_thousand_values_are_decoded_and_one_more_is_not():
+    """Counted by the characters that stand before a value."""
+    crowd = b'{"success":true,"data":{"status":"completed","more":[%s]}}'
+    most = crowd % b",".join([b"1"] * 19_996)
+    assert _wire.read_payment(CALL, reply(most), ASKED).succeeded
+    with pytest.raises(APIResponseError, match="values"):
+        _wire.read_payment(CALL, reply(most.replace(b"[", b"[1,")), ASKED)
+
+
+def test_the_reason_why_json_is_none_is_the_cause():
+    """Whoever looks for it finds it."""
+    with pytest.raises(APIResponseError) as caught:
+        _wire.read_payment(CALL, reply(b"{"), ASKED)
+    assert isinstance(caught.value.__cause__, json.JSONDecodeError)
+    with pytest.raises(APIResponseError) as caught:
+        _wire.read_payment(CALL, success(status="completed", amount="much"), ASKED)
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(APIResponseError) as caught:
+        _wire.read_phone(CALL, success())
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_refusal_quotes_the_message_or_else_the_error():
+    """With one full stop."""
+    for document in (
+        {"message": "NoX.", "error": "E"},
+        {"error": "NoX."},
+        {"message": "", "error": "NoX"},
+    ):
+        with pytest.raises(BadRequestError, match=r"HTTP 400: NoX\. ") as caught:
+            _wire.read_payment(CALL, reply(document, 400), ASKED)
+        assert caught.value.detail == document.get("message") or document["error"]
+    with pytest.raises(BadRequestError, match=r"HTTP 400\. ") as caught:
+        _wire.read_payment(CALL, reply({}, 400), ASKED)
+    assert (caught.value.detail, caught.value.code, caught.value.body) == (None, None, None)
+
+
+def test_no_more_than_twenty_fields_and_five_words_on_each_are_kept_of_a_refusal():
+    """Fields without words are none."""
+    words = {f"f{n}": [f"w{m}" for m in range(6)] for n in range(21)}
+    with pytest.raises(UnprocessableEntityError) as caught:
+        _wire.read_payment(CALL, reply({"errors": words}, 422), ASKED)
+    assert list(caught.value.errors) == [f"f{n}" for n in range(20)]
+    assert set(caught.value.errors.values()) == {("w0", "w1", "w2", "w3", "w4")}
+    assert "(f0: w0, w1, w2, w3, w4; f1: w0, " in str(caught.value)
+    with pytest.raises(UnprocessableEntityError, match=r"422 \(f: a, b\)\. "):
+        _wire.read_payment(CALL, reply({"errors": {"f": ["a", "b"]}}, 422), ASKED)
+    for nothing in ({"": "no name"}, {"f": []}, {"f": [""]}, ["f"], "f"):
+        with pytest.raises(UnprocessableEntityError) as caught:
+            _wire.read_payment(CALL, reply({"errors": nothing}, 422), ASKED)
+        assert caught.value.errors == {}
+
+
+@pytest.mark.parametrize(
+    ("status_code", "word"), [(401, "key"), (403, "key"), (404, "reference"), (429, "retry_after")]
+)
+def test_a_refusal_advises_what_to_look_at(status_code, word):
+    """The same for a read and for an initiate, which says besides that no prompt is out."""
+    for call in (CALL, _wire.initiate_call(INTENT)):
+        with pytest.raises(APIStatusError, match=word) as caught:
+            _wire.read_payment(call, reply({"success": False}, status_code), ASKED)
+        assert ("No prompt was sent" in str(caught.value)) is call.moves_money
+
+
+def test_a_refusal_that_needs_no_advice_says_that_no_prompt_was_sent_and_no_more():
+    """Of an initiate."""
+    with pytest.raises(BadRequestError, match=r"HTTP 400\. No prompt was sent$"):
+        _wire.read_payment(_wire.initiate_call(INTENT), reply({}, 400), ASKED)
+
+
+@pytest.mark.parametrize("status_code", [200, 402, 408, 500, 503])
+def test_a_refusal_that_proves_nothing_does_not_say_that_no_prompt_was_sent(status_code):
+    """Of an initiate; a read changes nothing anyway."""
+    call = _wire.initiate_call(INTENT)
+    with pytest.raises(APIStatusError, match="no proof") as caught:
+        _wire.read_payment(call, reply({"success": False}, status_code), ASKED)
+    assert "No prompt was sent" not in str(caught.value)
+    with pytest.raises(APIStatusError, match="not changed by asking"):
+        _wire.read_payment(CALL, reply({"success": False}, status_code), ASKED)
+
+
+def test_an_oversized_answer_keeps_its_response():
+    """As far as it was read."""
+    answer = reply(b"x", 200)
+    error = _wire.oversized_error(CALL, answer)
+    assert error.response is answer
+    assert str(error).startswith("get_payment_status: the answer (HTTP 200)")
+
+
+def test_an_initiate_that_is_answered_without_a_name_is_unknown_and_says_why():
+    """There is nothing to follow it by; its answer is kept."""
+    with pytest.raises(PaymentOutcomeUnknown, match="no reference") as caught:
+        _wire.outcome_of_initiate(INTENT, success(status="initiated", amount=100))
+    assert isinstance(caught.value.error, APIResponseError)
+    assert "initiate_payment" in str(caught.value)
+    assert "KES 100" in str(caught.value)
+    assert "2547*****866" in str(caught.value)
+
+
+# --- The quota and dates, to the letter
+
+TOLD = {
+    "x_ratelimit_limit": "60", "x_ratelimit_remaining": "7", "x_ratelimit_reset": "1769498298",
+    "date": "Tue, 27 Jan 2026 07:17:18 GMT",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "limits"),
+    [
+        ({}, _wire.RateLimits(60, 7, 60.0)),
+        ({"x_ratelimit_limit": "1"}, _wire.RateLimits(1, 7, 60.0)),
+        ({"x_ratelimit_limit": "0"}, None),
+        ({"x_ratelimit_remaining": "0"}, _wire.RateLimits(60, 0, 60.0)),
+        ({"x_ratelimit_remaining": "-3"}, _wire.RateLimits(60, 0, 60.0)),
+        ({"x_ratelimit_reset": "1769498238.5"}, _wire.RateLimits(60, 7, 0.5)),
+        ({"x_ratelimit_reset": "1769498238"}, _wire.RateLimits(60, 7, 0.0)),
+        ({"x_ratelimit_reset": "1769498000"}, _wire.RateLimits(60, 7, 0.0)),
+        ({"x_ratelimit_reset": "inf"}, None),
+    ],
+)
+def test_a_window_is_told_of_in_calls_and_seconds(changed, limits):
+    """None of them is negative, and a limit of nothing is none."""
+    told = _wire.rate_limits(reply({}, **{**TOLD, **changed}))
+    assert told == limits
+    assert told is None or (type(told.limit), type(told.remaining)) == (int, int)
+
+
+@pytest.mark.parametrize("missing", TOLD)
+def test_a_window_is_told_of_by_all_its_headers_or_not_at_all(missing):
+    """A part of it would have to be guessed at."""
+    assert _wire.rate_limits(reply({}, **{k: v for k, v in TOLD.items() if k != missing})) is None
+
+
+def test_a_date_to_wait_for_counts_from_the_date_of_the_answer():
+    """One that has passed is now."""
+    passed = "Tue, 27 Jan 2026 07:17:00 GMT"
+    assert _wire.retry_after_seconds(reply({}, date=TOLD["date"], retry_after=passed)) == 0.0
+    assert _wire.retry_after_seconds(reply({}, retry_after=" 7 "), None) == 7.0
+    assert _wire.retry_after_seconds(reply({}), {}) is None
+    assert _wire.retry_after_seconds(reply({}), {"retry_after": [7]}) is None
+
+
+def test_a_date_is_read_in_its_own_zone():
+    """And in GMT where it names none."""
+    moments = [
+        _wire.date_of(f"Tue, 27 Jan 2026 {time}")
+        for time in ("10:17:18 +0300", "07:17:18 GMT", "07:17:18 -0000", "07:17:18")
+    ]
+    assert moments == [datetime(2026, 1, 27, 7, 17, 18, tzinfo=UTC)] * 4
+
+
+@pytest.mark.parametrize(
+    ("status_code", "worth"),
+    [(299, True), (300, False), (407, False), (410, False), (424, False), (428, False),
+     (430, False), (499, False), (599, True)],
+)  # fmt: skip
+def test_a_status_is_worth_repeating_or_its_neighbour_is(status_code, worth):
+    """Each by itself."""
+    assert _wire.worth_repeating(statused(status_code)) is worth
