@@ -67,6 +67,8 @@ def phones_agree(one: str, other: str) -> bool:
 
     A masked digit (`2547*****866`) agrees with any; spelling (`0746…`, `+254…`) does not matter.
     """
+    if one == other:  # nearly always, and parsing them costs more than the rest of an answer
+        return True
     first, second = _canonical(one), _canonical(other)
     return len(first) == len(second) and all(
         a == b or "*" in (a, b) for a, b in zip(first, second, strict=True)
