@@ -248,16 +248,15 @@ class _Follower:
         return merged
 
     def _log(self, previous: Payment | None, observed: Payment, change: Change) -> None:
-        name = self.expected.label
         if observed.status is PaymentStatus.UNDOCUMENTED and change is Change.ADVANCED:
             words = "payment %s has the undocumented status %r: it counts as not ended"
-            _logger.warning(words, name, _word(observed))
+            _logger.warning(words, self.expected.label, _word(observed))
         elif change is Change.REVISED and previous:
             words = "payment %s was reported %s and is completed after all"
-            _logger.warning(words, name, previous.status)
+            _logger.warning(words, self.expected.label, previous.status)
         elif change is Change.CONFLICTING and previous:
             words = "payment %s is %s; an answer that says %s changes nothing"
-            _logger.warning(words, name, previous.status, observed.status)
+            _logger.warning(words, self.expected.label, previous.status, observed.status)
 
     def pending(self, attempts_before: int) -> PaymentStillPending:
         """Build the error of a wait that is over before the payment is."""

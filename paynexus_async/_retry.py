@@ -52,7 +52,7 @@ async def repeat(
 ) -> T:
     """Make an attempt, and a few more where an error is worth it and time is left.
 
-    Pauses grow exponentially with full jitter (half a second, doubled, at most eight); a
+    Pauses grow exponentially with full jitter (up to a second, doubled, up to eight); a
     `Retry-After` replaces one. An attempt that would begin past the deadline is not made.
 
     Args:
