@@ -86,6 +86,11 @@ class _Looks:
         look.requested_at = now
         self._queues.setdefault(_shelf(look.age_seen), deque()).append((now, look))
 
+    @property
+    def any(self) -> bool:
+        """Whether there may be one."""
+        return bool(self._queues)
+
     def first(self, now: float) -> Look | None:
         """Return the look to grant next: the one that starves, or else the most valuable."""
         best: Look | None = None
@@ -122,6 +127,7 @@ class _Lane:
         self.free = connections
         self.looks = _Looks()
         self.callers: dict[Urgency, deque[_Ticket]] = {urgency: deque() for urgency in Urgency}
+        self._queues = tuple(self.callers.values())
 
     def take(self, now: float) -> None:
         self.free -= 1
@@ -144,6 +150,8 @@ class _Lane:
 
     def next_in_line(self, now: float) -> tuple[Urgency, _Ticket | Look] | None:
         """Return whose turn it is, whether or not the quota allows it yet."""
+        if not (self.looks.any or any(self._queues)):
+            return None
         for urgency in (Urgency.INITIATE, Urgency.CALL):
             if (caller := self._first(urgency)) is not None:
                 return urgency, caller

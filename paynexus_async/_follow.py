@@ -723,8 +723,12 @@ class Followers:
         return follower
 
     def _known_by(self, names: tuple[str, ...]) -> list[_Follower]:
-        found = (self._followed.get(n) or self._remembered.get(n) for n in names)
-        return list({id(f): f for f in found if f is not None}.values())
+        known: list[_Follower] = []
+        for name in names:
+            follower = self._followed.get(name) or self._remembered.get(name)
+            if follower is not None and follower not in known:
+                known.append(follower)
+        return known
 
     def _united(self, one: _Follower, other: _Follower) -> _Follower:
         if one.initiated_at is None and other.initiated_at is not None:
