@@ -296,10 +296,10 @@ def _complete(report: Report, url: str) -> None:
 def _flat(report: Report, url: str) -> None:
     rows: list[list[str | float | int | None]] = []
     for way in (DEFAULT, FASTEST):
-        # The client remembers its last ten thousand payments: they are there before it is weighed.
-        few = [measure(way, url, 1_000, warm_up=12_000) for _ in range(3)]
+        # The client remembers the last 20,000 names: they are there before it is weighed.
+        few = [measure(way, url, 1_000, warm_up=22_000) for _ in range(3)]
         many = [
-            measure(way, url, 100_000, warm_up=12_000) for _ in range(1 if way == DEFAULT else 2)
+            measure(way, url, 100_000, warm_up=22_000) for _ in range(1 if way == DEFAULT else 2)
         ]
         cost = [median_of([one["cpu_us"] for one in side]) for side in (few, many)]
         grown = median_of([one["grown_kib"] for one in many])
@@ -309,7 +309,7 @@ def _flat(report: Report, url: str) -> None:
             Bar(f"{way}: memory grown over 100,000, KiB", grown, 2_048),
         ]
     columns = ["way", "us a check: 1,000", "100,000", "ratio", "memory grown KiB"]
-    report.notes.append("Memory is weighed after 12,000 checks: the last 10,000 payments are kept.")
+    report.notes.append("Memory is weighed after 22,000 checks: the last 20,000 names are remembered.")
     report.tables.append(Table("Does it stay as cheap?", columns, rows))
 
 
