@@ -309,7 +309,7 @@ def _flat(report: Report, url: str) -> None:
             Bar(f"{way}: memory grown over 100,000, KiB", grown, 2_048),
         ]
     columns = ["way", "us a check: 1,000", "100,000", "ratio", "memory grown KiB"]
-    report.notes.append("Memory is weighed after 22,000 checks: the last 20,000 names are remembered.")
+    report.notes.append("Memory is weighed after 22,000 checks: the last 20,000 names are kept.")
     report.tables.append(Table("Does it stay as cheap?", columns, rows))
 
 
