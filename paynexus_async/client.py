@@ -538,7 +538,7 @@ class AsyncPayNexus:
     ) -> AsyncGenerator[PaymentResult, None]:
         """Wait for many payments at once, and yield each when it has ended.
 
-        A payment that is waited for costs two kilobytes and no task; which one is looked at next is
+        A payment that is waited for costs little memory and no task; which one is looked at next is
         decided for all of them together.
 
         Args:
