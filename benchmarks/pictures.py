@@ -167,15 +167,8 @@ def _bulk(report: Report) -> Canvas:
         ("from a server 30 ms away", report.tables[-1]),
     )
     for axes, (title, table) in zip(canvas.subplots(1, 2), places, strict=True):
-        names = [str(row[0]) for row in reversed(table.rows)]
-        values = [_number(row[1]) for row in reversed(table.rows)]
-        colours = [OURS if name.startswith("paynexus") else OTHERS[1] for name in names]
-        bars = axes.barh(names, values, color=colours)
-        axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=9)
+        _lay(axes, {str(row[0]): _number(row[1]) for row in table.rows})
         axes.set_title(title, fontsize=11)
-        axes.set_xlim(right=1.15 * max(values))
-        axes.tick_params(left=False, bottom=False, labelbottom=False)
-        axes.spines[["left", "bottom"]].set_visible(False)
     return canvas
 
 
@@ -185,15 +178,23 @@ def _waiters(report: Report) -> Canvas:
     canvas = Canvas(figsize=(8, 2.4), layout="constrained")
     axes = canvas.subplots()
     axes.set_title("100,000 payments waited for: bytes for each")
-    names = list(reversed(rows))
-    values = [_number(rows[name][0]) for name in names]
-    colours = [OTHERS[1] if "loop" in name else OURS for name in names]
-    bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=9)
-    axes.set_xlim(right=1.15 * max(values))
+    _lay(axes, {name: _number(row[0]) for name, row in rows.items()})
+    return canvas
+
+
+def _lay(axes: Axes, values: dict[str, float]) -> None:
+    """Lay one bar below the other, each with its name and its figure."""
+    names = list(reversed(values))
+    colours = [OURS if _is_ours(name) else OTHERS[1] for name in names]
+    bars = axes.barh(names, [values[name] for name in names], color=colours)
+    axes.bar_label(bars, [f"{values[name]:,.0f}" for name in names], padding=3, fontsize=9)
+    axes.set_xlim(right=1.15 * max(values.values()))
     axes.tick_params(left=False, bottom=False, labelbottom=False)
     axes.spines[["left", "bottom"]].set_visible(False)
-    return canvas
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("paynexus", "wait_for"))
 
 
 def _bare(axes: Axes) -> None:

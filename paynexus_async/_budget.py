@@ -87,7 +87,7 @@ class _Looks:
         self._queues.setdefault(_shelf(look.age_seen), deque()).append((now, look))
 
     @property
-    def any(self) -> bool:
+    def may_wait(self) -> bool:
         """Whether there may be one."""
         return bool(self._queues)
 
@@ -150,7 +150,7 @@ class _Lane:
 
     def next_in_line(self, now: float) -> tuple[Urgency, _Ticket | Look] | None:
         """Return whose turn it is, whether or not the quota allows it yet."""
-        if not (self.looks.any or any(self._queues)):
+        if not (self.looks.may_wait or any(self._queues)):
             return None
         for urgency in (Urgency.INITIATE, Urgency.CALL):
             if (caller := self._first(urgency)) is not None:

@@ -264,7 +264,8 @@ class _Follower:
         looks = self.attempts - attempts_before
         trouble = f"; the last one met: {self.last_error.message}" if self.last_error else ""
         msg = (
-            f"payment {self.expected.label} is {state} after {looks} status calls{trouble}. "
+            f"payment {self.expected.label} is {state} after {looks} status "
+            f"{'call' if looks == 1 else 'calls'}{trouble}. "
             "It has not failed: the customer may still pay; wait again, or ask later"
         )
         return PaymentStillPending(

@@ -100,7 +100,7 @@ def test_in_a_pipe_it_prints_plain_lines(shell: Shell):
     """Time, calls and what happened; no colours, no cursor."""
     _, out, _ = shell("pay", "0746990866", "100", "--sandbox")
     lines = out.splitlines()
-    assert re.fullmatch(r" +0\.0 s   0 calls  sending a prompt for KES 100 to 07\*{5}866", lines[0])
+    assert re.fullmatch(r" +0\.0 s   0 calls  a prompt for KES 100 to 07\*{5}866", lines[0])
     assert re.fullmatch(r" +0\.0 s   1 calls  PNX\w{9} initiated", lines[1])
     assert re.fullmatch(r" +[\d.]+ s   \d calls  PNX\w{9} completed", lines[-3])
     assert re.fullmatch(r"PNX\w{9}  completed  KES 100  2547\*{5}866  receipt \w{10}", lines[-2])
@@ -199,6 +199,7 @@ def test_wrong_usage_is_two_and_sends_nothing(shell: Shell, arguments, words):
     assert code == 2
     assert words in " ".join((out + err).split())
     assert "Traceback" not in err
+    assert "sending" not in out  # nobody reads of a prompt that is not sent
     assert shell.ledger.prompts == ()
 
 

@@ -215,7 +215,7 @@ async def _pay(
     if not 0 < max_wait <= _MAX_WAIT_SECONDS:  # before the prompt is out, not after
         msg = f"--max-wait must be a number of seconds above 0 and at most {_MAX_WAIT_SECONDS}"
         raise InvalidRequestError(msg)
-    journey.report.phase(f"sending a prompt for KES {amount} to {mask_phones(phone)}")
+    journey.report.phase(f"a prompt for KES {amount} to {mask_phones(phone)}")
     journey.sending = True
     payment = await paynexus.initiate_payment(int(amount), phone, description)
     journey.sending = False
