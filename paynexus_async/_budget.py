@@ -133,6 +133,11 @@ class _Lane:
         self.free -= 1
         self.quota.take(now)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is certain that nobody waits."""
+        return not (self.looks.may_wait or any(self._queues))
+
     def serve(self, now: float) -> float:
         """Grant what can be granted; return when the quota allows the next one."""
         while self.free > 0 and (following := self.next_in_line(now)) is not None:
@@ -150,7 +155,7 @@ class _Lane:
 
     def next_in_line(self, now: float) -> tuple[Urgency, _Ticket | Look] | None:
         """Return whose turn it is, whether or not the quota allows it yet."""
-        if not (self.looks.may_wait or any(self._queues)):
+        if self.is_idle:
             return None
         for urgency in (Urgency.INITIATE, Urgency.CALL):
             if (caller := self._first(urgency)) is not None:
@@ -196,6 +201,7 @@ class Budget:
         """
         self._reads = _Lane(reading, reads_max)
         self._initiates = _Lane(initiating, initiates_max)
+        self._lanes = (self._initiates, self._reads)
         self._now = now
         self._agenda = agenda
         self.at = math.inf
@@ -264,7 +270,7 @@ class Budget:
 
     def close(self) -> None:
         """Send away who waits."""
-        for lane in (self._initiates, self._reads):
+        for lane in self._lanes:
             for queue in lane.callers.values():
                 for ticket in tuple(queue):
                     if ticket.waiting:
@@ -279,7 +285,10 @@ class Budget:
 
     def _serve(self, now: float) -> None:
         """Grant what can be granted, and come back when the quota allows the next one."""
-        at = min(lane.serve(now) for lane in (self._initiates, self._reads))
+        at = math.inf
+        for lane in self._lanes:
+            if not lane.is_idle:
+                at = min(at, lane.serve(now))
         if at < math.inf and at != self.at:
             self._agenda().put(self, at)
 

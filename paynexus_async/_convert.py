@@ -64,7 +64,7 @@ def structure_phone(
     return _CONVERTER.structure({**data, "response": response}, PhoneValidation)
 
 
-def _text(value: object) -> str | None:
+def _text(value: object, _: object = None) -> str | None:
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
@@ -72,7 +72,7 @@ def _text(value: object) -> str | None:
     return None
 
 
-def _amount(value: object) -> int | Decimal | None:
+def _amount(value: object, _: object = None) -> int | Decimal | None:
     if value is None or value == "":
         return None
     number = _decimal(value)
@@ -94,7 +94,7 @@ def _decimal(value: object) -> Decimal:
     raise ValueError(msg)
 
 
-def _time(value: object) -> datetime | None:
+def _time(value: object, _: object = None) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
@@ -104,7 +104,7 @@ def _time(value: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=_NAIROBI)
 
 
-def _truth(value: object) -> bool:
+def _truth(value: object, _: object = None) -> bool:
     if isinstance(value, bool):
         return value
     msg = "the answer does not say whether the number is valid"
@@ -114,15 +114,11 @@ def _truth(value: object) -> bool:
 def configure_converter() -> cattrs.Converter:
     """Build the converter whose behaviour the module's docstring lists."""
     converter = cattrs.Converter(detailed_validation=False, forbid_extra_keys=False)
-    converter.register_structure_hook_func(lambda kind: kind == str | None, lambda v, _: _text(v))
-    converter.register_structure_hook_func(
-        lambda kind: kind == int | Decimal | None, lambda v, _: _amount(v)
-    )
-    converter.register_structure_hook_func(
-        lambda kind: kind == datetime | None, lambda v, _: _time(v)
-    )
+    converter.register_structure_hook_func(lambda kind: kind == str | None, _text)
+    converter.register_structure_hook_func(lambda kind: kind == int | Decimal | None, _amount)
+    converter.register_structure_hook_func(lambda kind: kind == datetime | None, _time)
     converter.register_structure_hook_func(lambda kind: kind == APIResponse | None, lambda v, _: v)
-    converter.register_structure_hook(bool, lambda v, _: _truth(v))
+    converter.register_structure_hook(bool, _truth)
     converter.register_structure_hook(PaymentStatus, lambda v, _: v)
     converter.register_structure_hook(
         Payment,

@@ -709,7 +709,11 @@ class Followers:
 
         Its names may have been followed apart, by callers who knew one each.
         """
-        known = self._known_by(expected.names) or [_Follower(expected, self)]
+        known = self._known_by(expected.names)
+        if not known:
+            follower = _Follower(expected, self)
+            self.release(follower)
+            return follower
         # Whose callers brought something else is left to find out by itself.
         agreeing = [one for one in known if one.expected.agrees_with(expected)] or known[:1]
         follower, *others = agreeing

@@ -23,7 +23,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._discreet import discreet
 from ._readers import NoAnswerError, open_reader
-from ._tasks import EventLoopToken, OwnedTasks, current_token, is_asyncio
+from ._tasks import OwnedTasks, is_asyncio, running_loop
 from ._version import __version__
 from ._wire import (
     BODY_BYTES_MAX,
@@ -204,7 +204,7 @@ class Transport:
         self._open_reader = None if self._lanes is None else open_with
         self._reader: Reader | None = None
         self._closed = False
-        self._loop: EventLoopToken | None = None
+        self._loop: object = None
         self._tasks: OwnedTasks
 
     @property
@@ -234,7 +234,7 @@ class Transport:
             msg = "the client is closed: nothing was sent; create a new one"
             raise ClientStateError(msg)
         try:
-            loop = current_token()
+            loop = running_loop()
         except anyio.NoEventLoopError:
             msg = "the client works inside a running event loop: call it from an async function"
             raise ClientStateError(msg) from None

@@ -600,7 +600,7 @@ def _decode(body: bytes) -> object:
     Raises:
         ValueError: saying why it cannot be.
     """
-    if sum(map(body.count, _BEFORE_A_VALUE)) > VALUES_MAX:
+    if len(body) > VALUES_MAX and sum(map(body.count, _BEFORE_A_VALUE)) > VALUES_MAX:
         msg = f"it holds more than {VALUES_MAX:,} values"
         raise ValueError(msg)
     try:

@@ -674,13 +674,13 @@ class AsyncPayNexus:
         return observed
 
     def _observe(self, observed: Payment, expected: Expectation) -> Payment:
-        # Once more: somebody may have brought the payment while the answer was on its way.
-        expected = self._followers.completed(expected)
-        expected.check(observed)
+        known = self._followers.completed(expected)
+        if known is not expected:  # somebody may have brought the payment meanwhile
+            known.check(observed)
         merged = self._followers.observe(observed)
         self._prompts.observe(observed)  # only if it is believed
-        # What was known already may have been told to somebody who asked by the name only.
-        expected.check(merged)
+        if merged is not observed:  # it may have been told to somebody who asked by the name only
+            known.check(merged)
         return merged
 
     async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
