@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._engine import (
+    BALANCE,
+    PIN,
     PLANS,
     PUBLIC_KEY,
     SANDBOX_KEY,
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from ._server import SandboxServer
 
 __all__ = [
+    "BALANCE",
     "MAGIC",
+    "PIN",
     "PLANS",
     "PUBLIC_KEY",
     "SANDBOX_KEY",

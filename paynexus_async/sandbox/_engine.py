@@ -21,9 +21,11 @@ import attrs
 from ..exceptions import InvalidRequestError
 from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
-from ._scenarios import MAGIC, SCENARIOS, Scenario, Step
+from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step
 
 __all__ = [
+    "BALANCE",
+    "PIN",
     "PLANS",
     "PUBLIC_KEY",
     "SANDBOX_KEY",
@@ -39,6 +41,10 @@ __all__ = [
 ]
 
 SECRET_KEY: Final = "sk_sandbox_0123456789abcdef"  # noqa: S105  # everybody may know it
+PIN: Final = "1234"
+"""Of every phone here."""
+BALANCE: Final = 10_000
+"""What every phone begins with, in KES."""
 PUBLIC_KEY: Final = "pk_sandbox_0123456789abcdef"
 SANDBOX_KEY: Final = "sb_sandbox_0123456789abcdef"
 
@@ -267,6 +273,7 @@ class Ledger:
         speed: float = 1.0,
         seed: int = 0,
         keys: Collection[str] | None = None,
+        customer: str | Scenario = "paid",
     ) -> None:
         """Open an empty ledger.
 
@@ -276,9 +283,10 @@ class Ledger:
             speed: how much faster than life payments go. Quota windows keep the clock's own pace.
             seed: of the references, checkout request ids and receipts.
             keys: the keys that exist; left out, every `sk_`, `pk_` and `sb_` key does.
+            customer: what a customer does whom no script and no magic number tells otherwise.
 
         Raises:
-            ValueError: for an unknown plan, or a speed that is not positive.
+            ValueError: for an unknown plan or scenario, or a speed that is not positive.
         """
         if isinstance(plan, str) and plan not in PLANS:
             msg = f"plan must be one of {', '.join(PLANS)}, not {plan!r}"
@@ -286,7 +294,12 @@ class Ledger:
         if not (math.isfinite(speed) and speed > 0):
             msg = "speed must be a positive number"
             raise ValueError(msg)
+        if isinstance(customer, str) and customer not in SCENARIOS:
+            msg = f"customer must be one of {', '.join(SCENARIOS)}, not {customer!r}"
+            raise ValueError(msg)
         self._clock = clock
+        self._customer = SCENARIOS[customer] if isinstance(customer, str) else customer
+        self._balances: dict[str, int] = {}
         self._plan = PLANS[plan] if isinstance(plan, str) else plan
         self._speed = speed
         self._seed = seed
@@ -362,6 +375,80 @@ class Ledger:
             msg = f"{SCRIPTS_MAX} scripts wait for a payment already"
             raise ValueError(msg)
         self._scripted.append((normalized, played))
+
+    # --- Who holds a phone
+
+    def open_prompts(self, phone: str) -> tuple[Prompt, ...]:
+        """Return what a phone shows now: prompts that wait for somebody's answer."""
+        normalized = normalize_phone(phone)
+        return tuple(
+            record.prompt
+            for record in self.records
+            if record.prompt.phone == normalized and self._waits(record)
+        )
+
+    def balance(self, phone: str) -> int:
+        """Return what a phone has left, in KES: what it had, less what it has paid."""
+        normalized = normalize_phone(phone)
+        paid = sum(
+            record.prompt.amount
+            for record in self.records
+            if record.prompt.phone == normalized
+            and self._step(record).status == PaymentStatus.COMPLETED
+        )
+        return self._balances.get(normalized, BALANCE) - paid
+
+    def set_balance(self, phone: str, amount: int) -> None:
+        """Give a phone this much money, now, in KES."""
+        normalized = normalize_phone(phone)
+        had = self._balances.get(normalized, BALANCE)
+        self._balances[normalized] = amount + had - self.balance(normalized)
+
+    def enter_pin(self, reference: str, pin: str) -> None:
+        """Type a PIN into a prompt: it pays, if the PIN is right and the balance suffices.
+
+        Raises:
+            KeyError: if there is no such payment.
+            ValueError: if its prompt does not wait for an answer.
+        """
+        record = self._waiting(reference)
+        prompt = record.prompt
+        if pin != PIN:
+            self._turn(record, Step(1, "failed", {"failure_reason": "Wrong PIN entered"}))
+        elif self.balance(prompt.phone) < prompt.amount:
+            self._turn(record, Step(1, "failed", {"failure_reason": "Insufficient balance"}))
+        else:
+            self._turn(record, Step(2, "completed"))
+
+    def decline(self, reference: str) -> None:
+        """Press Cancel on a prompt.
+
+        Raises:
+            KeyError: if there is no such payment.
+            ValueError: if its prompt does not wait for an answer.
+        """
+        record = self._waiting(reference)
+        self._turn(record, Step(0, "cancelled", {"failure_reason": "Request cancelled by user"}))
+
+    def _waits(self, record: Record) -> bool:
+        return record.scenario is PERSON and self._step(record).status == PaymentStatus.INITIATED
+
+    def _waiting(self, reference: str) -> Record:
+        record = self._records[reference]
+        if not self._waits(record):
+            msg = f"the prompt of payment {reference} does not wait for an answer"
+            raise ValueError(msg)
+        return record
+
+    def _turn(self, record: Record, end: Step) -> None:
+        """Let a payment end so, in so many seconds from now."""
+        age = self._age(record)
+        steps = [attrs.evolve(end, at_seconds=age + end.at_seconds)]
+        if end.at_seconds > 0:
+            steps.insert(0, Step(age, "processing"))
+        turned = attrs.evolve(record, scenario=record.scenario.turned(age, *steps))
+        self._records[record.prompt.reference] = turned
+        self._by_checkout_id[record.prompt.checkout_request_id] = turned
 
     # --- The API
 
@@ -511,13 +598,13 @@ class Ledger:
         return record
 
     def _choose(self, phone: str, amount: int) -> Scenario:
-        """Return what the customer will do: scripted, by magic phone, by magic amount, or pay."""
+        """Return what the customer will do: as scripted, as phone or amount say, or as all do."""
         for wanted in (phone, None):  # a script for this phone comes before one for anybody
             for place, (scripted_phone, scenario) in enumerate(self._scripted):
                 if scripted_phone == wanted:
                     del self._scripted[place]
                     return scenario
-        return self._by_phone.get(phone) or self._by_amount.get(amount) or SCENARIOS["paid"]
+        return self._by_phone.get(phone) or self._by_amount.get(amount) or self._customer
 
     def _unused_reference(self) -> str:
         reference = f"PNX{self._letters(9)}"
@@ -551,7 +638,11 @@ class Ledger:
         return Reply(200, document, reference=record.prompt.reference)
 
     def _step(self, record: Record) -> Step:
-        return record.scenario.at((self._clock() - record.prompt.sent_at) * self._speed)
+        return record.scenario.at(self._age(record))
+
+    def _age(self, record: Record) -> float:
+        """Return how old a payment is, in the seconds of its scenario."""
+        return (self._clock() - record.prompt.sent_at) * self._speed
 
     def _document(self, record: Record) -> dict[str, object]:
         """Describe a payment as status answers do."""

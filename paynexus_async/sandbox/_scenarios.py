@@ -9,7 +9,7 @@ import attrs
 
 from ..status import PaymentStatus
 
-__all__ = ["MAGIC", "SCENARIOS", "Magic", "Scenario", "Step"]
+__all__ = ["MAGIC", "PERSON", "SCENARIOS", "Magic", "Scenario", "Step"]
 
 
 @attrs.frozen
@@ -49,6 +49,11 @@ class Scenario:
                 current = step
         return current
 
+    def turned(self, age_seconds: float, *steps: Step) -> Scenario:
+        """Return this with another end: what was to come from this age on does not happen."""
+        past = tuple(step for step in self.steps if step.at_seconds < age_seconds)
+        return attrs.evolve(self, steps=(*past, *steps))
+
 
 def _failed(at_seconds: float, reason: str) -> Step:
     return Step(at_seconds, "failed", {"failure_reason": reason})
@@ -59,6 +64,11 @@ _PAID: Final = Step(9, "completed")
 _NULLS: Final = dict.fromkeys(
     ("phone", "transaction_id", "provider_transaction_id", "completed_at")
 )
+
+_IGNORED: Final = Step(60, "expired", {"failure_reason": "No response from user"})
+
+PERSON: Final = Scenario("person", (_IGNORED,))
+"""Somebody holds the phone: types the PIN, declines, or does nothing for a minute."""
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario
@@ -71,7 +81,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         ),
         Scenario("wrong-pin", (_ANSWERED, _failed(8, "Wrong PIN entered"))),
         Scenario("insufficient", (_ANSWERED, _failed(8, "Insufficient balance"))),
-        Scenario("expired", (Step(60, "expired", {"failure_reason": "No response from user"}),)),
+        Scenario("expired", (_IGNORED,)),
+        PERSON,
         Scenario("stuck", (_ANSWERED,)),
         Scenario("late", (Step(60, "expired"), Step(90, "completed"))),
         Scenario("undocumented", (Step(3, "pending"), Step(6, "processing"), _PAID)),

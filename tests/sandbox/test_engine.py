@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paynexus_async.sandbox import (
+    BALANCE,
     MAGIC,
+    PIN,
     PLANS,
     PUBLIC_KEY,
     SANDBOX_KEY,
@@ -247,6 +249,7 @@ ENDS = {
     "wrong-pin": "failed", "insufficient": "failed", "expired": "expired", "stuck": "processing",
     "late": "completed", "undocumented": "completed", "stale": "completed", "bare": "completed",
     "other-amount": "completed", "other-phone": "completed", "other-reference": "completed",
+    "person": "expired",
 }  # fmt: skip
 
 
@@ -261,8 +264,8 @@ def test_magic_phones_and_amounts_play_their_scenario(world: World, magic):
 
 
 def test_every_scenario_has_an_end_written_here():
-    """And all but the default have a magic number."""
-    assert set(ENDS) == set(SCENARIOS) == {m.scenario for m in MAGIC} | {"paid"}
+    """And all but the default, and the one that is up to somebody, have a magic number."""
+    assert set(ENDS) == set(SCENARIOS) == {m.scenario for m in MAGIC} | {"paid", "person"}
 
 
 def test_the_documented_example_is_paid(world: World):
@@ -284,6 +287,99 @@ def test_scripts_come_before_magic_and_are_used_once(world: World):
     assert (data["status"], data["amount"], data["completed_at"]) == ("reversed", 5, None)
     with pytest.raises(KeyError):
         world.ledger.script("nonsense")
+
+
+@pytest.fixture
+def held() -> World:
+    """A world in which somebody holds the phone."""
+    return World(customer="person")
+
+
+def prompted(world: World, **fields: Any) -> str:
+    reference: str = world.initiate(**fields).document["data"]["reference"]
+    return reference
+
+
+@pytest.mark.parametrize(
+    ("act", "end", "reason"),
+    [
+        (lambda ledger, name: ledger.enter_pin(name, PIN), "completed", None),
+        (lambda ledger, name: ledger.enter_pin(name, "0000"), "failed", "Wrong PIN entered"),
+        (lambda ledger, name: ledger.decline(name), "cancelled", "Request cancelled by user"),
+        (lambda ledger, name: None, "expired", "No response from user"),
+    ],
+    ids=["pin", "wrong PIN", "cancel", "silence"],
+)
+def test_whoever_holds_the_phone_decides(held: World, act, end, reason):
+    """The prompt is on the phone until it is answered, or for a minute."""
+    reference = prompted(held)
+    held.now += 20
+    assert [p.reference for p in held.ledger.open_prompts("0746990866")] == [reference]
+    assert held.ledger.open_prompts("0700000001") == ()
+    assert held.status(reference)["status"] == "initiated"
+    act(held.ledger, reference)
+    shown = held.ledger.open_prompts("0746990866")
+    assert bool(shown) == (end == "expired")
+    held.now += 40
+    data = held.status(reference)
+    assert (data["status"], data["failure_reason"]) == (end, reason)
+    assert held.ledger.open_prompts("0746990866") == ()
+
+
+def test_a_right_pin_is_processed_first(held: World):
+    """Two seconds, at the pace of the ledger."""
+    reference = prompted(held)
+    held.now += 5
+    held.ledger.enter_pin(reference, PIN)
+    assert held.ledger.status(reference) == "processing"
+    held.now += 2
+    assert held.ledger.status(reference) == "completed"
+    assert held.status(reference)["completed_at"] == "2026-01-27T10:17:25+03:00"
+
+
+def test_a_phone_pays_what_it_has(held: World):
+    """And no more."""
+    ledger = held.ledger
+    assert ledger.balance("0746990866") == BALANCE
+    reference = prompted(held, amount=9_999)
+    ledger.enter_pin(reference, PIN)
+    assert ledger.balance("0746990866") == BALANCE  # not before it is paid
+    held.now += 2
+    assert ledger.balance("0746990866") == 1
+    second = prompted(held, amount=2)
+    ledger.enter_pin(second, PIN)
+    held.now += 2
+    assert held.status(second)["failure_reason"] == "Insufficient balance"
+    assert ledger.balance("0746990866") == 1
+    ledger.set_balance("0746990866", 2)
+    assert ledger.balance("0746990866") == 2
+    third = prompted(held, amount=2)
+    ledger.enter_pin(third, PIN)
+    held.now += 2
+    assert (ledger.status(third), ledger.balance("0746990866")) == ("completed", 0)
+
+
+def test_only_an_open_prompt_can_be_answered(held: World):
+    """Not one that is answered, expired, or played by a scenario; not one that never was."""
+    answered = prompted(held)
+    held.ledger.decline(answered)
+    expired = prompted(held)
+    held.now += 60
+    held.ledger.script("slow")
+    played = prompted(held)
+    for reference in (answered, expired, played):
+        with pytest.raises(ValueError, match="does not wait"):
+            held.ledger.enter_pin(reference, PIN)
+        with pytest.raises(ValueError, match="does not wait"):
+            held.ledger.decline(reference)
+    with pytest.raises(KeyError):
+        held.ledger.decline("PNXNOTHING00")
+
+
+def test_an_unknown_customer_is_refused():
+    """By name."""
+    with pytest.raises(ValueError, match="customer must be one of paid"):
+        World(customer="nobody")
 
 
 def test_a_bare_answer_is_bare(world: World):
