@@ -84,8 +84,9 @@ async def _whole(told: Told) -> AsyncIterator[bytes]:
 
 
 async def _dripped(body: bytes, seconds: float) -> AsyncIterator[bytes]:
-    for byte in body:
-        await anyio.sleep(seconds / len(body))
+    began = anyio.current_time()
+    for place, byte in enumerate(body, start=1):
+        await anyio.sleep_until(began + seconds * place / len(body))
         yield bytes([byte])
 
 
@@ -110,7 +111,9 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
         ]
         return {"kinds": kinds, "rules": [_described(rule) for rule in ledger.faults.rules]}
 
-    @app.post("/sandbox/faults", tags=tags, responses=answered(ORDERED, 422), response_model=None)
+    @app.post(
+        "/sandbox/faults", tags=tags, responses=answered(ORDERED, 400, 422), response_model=None
+    )
     async def order(
         kind: Annotated[str, Body(json_schema_extra={"enum": [*FAULTS]})],
         call: Annotated[str, Body(json_schema_extra={"enum": [*CALLS]})] = "any",
