@@ -7,7 +7,8 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from itertools import chain, count, repeat
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -195,15 +196,15 @@ def _gzip(reply: Reply, strike: Strike) -> Told:
 
 
 def _gzip_bomb(reply: Reply, _: Strike) -> Told:
-    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-    return Told(reply.status_code, headers=headers, rest=_bomb())
+    told = _as("application/json", reply.status_code, _bomb())
+    return attrs.evolve(told, headers={**told.headers, "Content-Encoding": "gzip"})
 
 
-def _bomb() -> Iterator[bytes]:
-    """Compress a hundred MiB of nothing, as fast as somebody reads them: two milliseconds each."""
+@cache
+def _bomb() -> bytes:
+    """Compress a hundred MiB of nothing, a MiB at a time: 0.2 s, once."""
     packer, nothing = zlib.compressobj(wbits=16 + zlib.MAX_WBITS), bytes(1024 * 1024)
-    yield from filter(None, (packer.compress(nothing) for _ in range(_BOMB_MIB)))
-    yield packer.flush()
+    return b"".join([*(packer.compress(nothing) for _ in range(_BOMB_MIB)), packer.flush()])
 
 
 def _with_data(change: Callable[[dict[str, Any]], object]) -> Callable[[Reply, Strike], Told]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,6 +76,7 @@ ASKED_AGAIN_IN_VAIN: Final = {
     "other-payment",
     *(f"{n}-{when}" for n in REFUSED if n != 409 for when in ("before", "after")),
 }
+NO_TLS: Final = cache(httpx.create_ssl_context)
 phones = (f"07{number:08}" for number in count(11_000_000))
 
 
@@ -97,6 +99,12 @@ async def initiated(paynexus: AsyncPayNexus, phone: str) -> Payment | PayNexusEr
         return await paynexus.initiate_payment(100, phone)
     except PayNexusError as error:
         return error
+
+
+@pytest.fixture(autouse=True)
+def _certificates_are_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody shows any here, and to load them takes longer than to meet a fault."""
+    monkeypatch.setattr(httpx, "create_ssl_context", NO_TLS)
 
 
 @pytest.fixture(scope="module")
