@@ -312,7 +312,7 @@ class Ledger:
             msg = f"customer must be one of {', '.join(SCENARIOS)}, not {customer!r}"
             raise ValueError(msg)
         self._clock = clock
-        self.faults = Faults(clock)
+        self.faults: Faults = Faults(clock)
         self._customer = SCENARIOS[customer] if isinstance(customer, str) else customer
         self._balances: dict[str, int] = {}
         self._plan = PLANS[plan] if isinstance(plan, str) else plan
