@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ._engine import (
     BALANCE,
+    BUSINESS,
     PIN,
     PLANS,
     PUBLIC_KEY,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BALANCE",
+    "BUSINESS",
     "MAGIC",
     "PIN",
     "PLANS",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated
 
@@ -17,8 +16,10 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..phone import mask_phones
-from ._described import CALLS, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, SCRIPTED, answered
+from ._described import CALLS, DONE, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, behind
 from ._engine import BODY_BYTES_MAX, Ledger, Request
+from ._phone import add_phone
+from ._refused import refused
 from ._scenarios import SCENARIOS
 
 __all__ = ["create_app"]
@@ -45,6 +46,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     )
     _add_api(app, ledger)
     _add_control(app, ledger)
+    add_phone(app, ledger)
 
     @app.exception_handler(HTTPException)
     async def envelope(request: HTTPRequest, error: HTTPException) -> Response:
@@ -53,13 +55,13 @@ def create_app(ledger: Ledger) -> FastAPI:
             return await _handle(ledger, request)
         # Not the API's: were it answered, a client with a wrong base URL would pass its tests.
         word = f"There is nothing here: the API is below {_BASE}."
-        return _error(error.status_code, "NOT_FOUND", word, headers=error.headers)
+        return refused(error.status_code, "NOT_FOUND", word, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: HTTPRequest, error: RequestValidationError) -> Response:
         """Refuse a malformed control request in that shape as well."""
         errors = {".".join(map(str, e["loc"][1:])): [e["msg"]] for e in error.errors()}
-        return _error(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
+        return refused(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
 
     return app
 
@@ -86,12 +88,12 @@ def _add_api(app: FastAPI, ledger: Ledger) -> None:
 def _add_control(app: FastAPI, ledger: Ledger) -> None:
     tags: list[str | Enum] = ["Sandbox"]
 
-    @app.get("/sandbox/health", tags=tags, responses=answered(HEALTH), response_model=None)
+    @app.get("/sandbox/health", tags=tags, responses=behind(HEALTH), response_model=None)
     async def health() -> dict[str, object]:
         """Whether the sandbox is there."""
         return {"ok": True, "payments": len(ledger.records)}
 
-    @app.get("/sandbox/payments", tags=tags, responses=answered(PAYMENTS), response_model=None)
+    @app.get("/sandbox/payments", tags=tags, responses=behind(PAYMENTS), response_model=None)
     async def payments() -> list[dict[str, object]]:
         """What is true of each payment, now."""
         return [
@@ -105,7 +107,7 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             for truth in (ledger.payment(r.prompt.reference) for r in ledger.records)
         ]
 
-    @app.get("/sandbox/prompts", tags=tags, responses=answered(PROMPTS), response_model=None)
+    @app.get("/sandbox/prompts", tags=tags, responses=behind(PROMPTS), response_model=None)
     async def prompts() -> list[dict[str, object]]:
         """Every prompt that a customer saw."""
         return [
@@ -118,14 +120,12 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             for prompt in ledger.prompts
         ]
 
-    @app.get("/sandbox/calls", tags=tags, responses=answered(CALLS), response_model=None)
+    @app.get("/sandbox/calls", tags=tags, responses=behind(CALLS), response_model=None)
     async def calls() -> list[dict[str, object]]:
         """The latest API calls."""
         return [attrs.asdict(call) for call in ledger.calls]
 
-    @app.post(
-        "/sandbox/script", tags=tags, responses=answered(SCRIPTED, 400, 422), response_model=None
-    )
+    @app.post("/sandbox/script", tags=tags, responses=behind(DONE, 400, 422), response_model=None)
     async def script(
         scenario: Annotated[str, Body(json_schema_extra={"enum": [*SCENARIOS]})],
         phone: Annotated[str | None, Body()] = None,
@@ -135,9 +135,9 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             ledger.script(scenario, phone=phone)
         except KeyError:
             word = f"scenario is one of {', '.join(SCENARIOS)}"
-            return _error(422, "VALIDATION_ERROR", word)
+            return refused(422, "VALIDATION_ERROR", word)
         except ValueError as error:
-            return _error(422, "VALIDATION_ERROR", str(error))
+            return refused(422, "VALIDATION_ERROR", str(error))
         return JSONResponse({"success": True})
 
 
@@ -150,7 +150,7 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
             if len(body) > BODY_BYTES_MAX:
                 break  # the ledger refuses it as it is
     except ClientDisconnect:  # nobody reads this answer, and half a request prompts nobody
-        return _error(400, "BAD_REQUEST", "The request did not arrive whole.")
+        return refused(400, "BAD_REQUEST", "The request did not arrive whole.")
     reply = ledger.handle(
         Request(
             method=request.method,
@@ -163,20 +163,6 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
     return JSONResponse(
         dict(reply.document), status_code=reply.status_code, headers=dict(reply.headers)
     )
-
-
-def _error(
-    status_code: int,
-    code: str,
-    message: str,
-    *,
-    errors: Mapping[str, list[str]] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    document = {"success": False, "error": code.lower(), "code": code, "message": message}
-    if errors:
-        document |= {"errors": errors}
-    return JSONResponse(document, status_code=status_code, headers=headers)
 
 
 def _key(request: HTTPRequest) -> str | None:
