@@ -16,13 +16,14 @@ const page = {
   now: () => performance.now() / 1000 + page.behind,
   news: (text) => { find("#news").textContent = text; },
   setBalance: (number) => panel.editBalance(number),
+  leave,
 };
 const phones = new Map();
 const log = new Log();
 const panel = new Panel(() => page.key);
 
 find("#command").textContent =
-  `paynexus pay 0746990866 100 --sandbox${location.port === "8765" ? "" : ` --port ${location.port}`}`;
+  `paynexus pay 0746990866 100 \\\n  --sandbox${location.port === "8765" ? "" : ` --port ${location.port}`}`;
 
 // --- What the sandbox tells
 
@@ -69,11 +70,20 @@ function show(name, part) {
 function receive({ now, parts }) {
   page.behind = now - performance.now() / 1000;
   for (const [name, part] of Object.entries(parts)) show(name, part);
-  const appeared = [...phones.values()].map((one) => one.render()).filter(Boolean);
+  const appeared = [...phones.values()].map((one) => one.render()).filter((one) => one?.pin);
   find("#empty").hidden = phones.size > 0;
   log.render();
   // Whoever is typing a PIN goes on; everybody else is led to the prompt.
   if (appeared.length && !document.activeElement?.matches(".pin")) appeared[0].focus();
+}
+
+/** Lead whoever has answered a prompt on: to the next one, or back to where they were. */
+function leave(prompt, answered) {
+  const waiting = [...phones.values()].map((one) => one.prompt).find((one) => one?.pin);
+  const { before } = prompt;
+  if (waiting) waiting.focus();
+  else if (before?.isConnected && before !== document.body) before.focus({ preventScroll: true });
+  else answered.node.focus({ preventScroll: true });
 }
 
 function forget() {

@@ -1,6 +1,6 @@
 // The forms: send a prompt, set a balance, script the next payment, order a fault.
 
-import { call, element, local } from "./dom.js";
+import { call, element, local, shillings } from "./dom.js";
 
 /** Let a form act by *work*, which returns what to say; its errors are said as they are. */
 function act(form, work) {
@@ -42,7 +42,7 @@ export class Panel {
     });
     act(this.money, async ({ phone, balance }) => {
       const { data } = await call("POST", "/sandbox/phones", { phone, balance: Number(balance) });
-      return `${local(data.phone)} has KSh ${data.balance}.`;
+      return `${local(data.phone)} has ${shillings(data.balance)}.`;
     });
     act(scripted, async ({ scenario, phone }) => {
       await call("POST", "/sandbox/script", { scenario, phone: phone || null });

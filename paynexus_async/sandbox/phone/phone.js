@@ -54,9 +54,8 @@ export class Phone {
           element("span", { className: "glyphs" },
             element("i", { className: "signal" }), element("i", { className: "battery" }))),
         element("div", { className: "account" },
-          element("h2", { textContent: local(number) }),
-          element("div", { className: "label" },
-            element("span", { textContent: "M-PESA balance" }), set),
+          element("div", { className: "owner" },
+            element("h2", {}, local(number), element("span", { textContent: " · M-PESA" })), set),
           element("div", { className: "balance" }, this.amount, this.delta)),
         this.messages,
         this.place),
@@ -67,7 +66,7 @@ export class Phone {
     const before = this.balance;
     this.balance = balance;
     if (before === null || before === balance || calm.matches) {
-      this.amount.textContent = withCents(balance);
+      this.amount.textContent = shillings(balance);
     } else {
       this.#roll(before, balance);
     }
@@ -76,14 +75,14 @@ export class Phone {
   #roll(from, to) {
     const began = performance.now();
     const change = to - from;
-    this.delta.textContent = `${change < 0 ? "−" : "+"}${withCents(Math.abs(change))}`;
+    this.delta.textContent = `${change < 0 ? "−" : "+"}${shillings(Math.abs(change))}`;
     this.delta.classList.remove("shown");
     void this.delta.offsetWidth; // so that the animation begins anew
     this.delta.classList.add("shown");
     const step = (now) => {
       if (this.balance !== to) return; // it moved on
       const done = Math.min(1, (now - began) / 700);
-      this.amount.textContent = withCents(to - Math.round(change * (1 - done) ** 3));
+      this.amount.textContent = shillings(to - Math.round(change * (1 - done) ** 3));
       if (done < 1) requestAnimationFrame(step);
     };
     requestAnimationFrame(step);
@@ -103,7 +102,7 @@ export class Phone {
     }
   }
 
-  /** Show what has changed; return the PIN field of a prompt that has just appeared. */
+  /** Show what has changed; return a prompt that has just appeared. */
   render() {
     const newestFirst = [...this.payments.values()].sort((a, b) => b.sent_at - a.sent_at);
     this.#renderMessages(newestFirst);
@@ -139,14 +138,14 @@ export class Phone {
       this.prompt.more(open.length - 1);
       return null;
     }
-    const had = this.prompt !== null && this.place.contains(document.activeElement);
+    const left = this.place.contains(document.activeElement) ? this.prompt : null;
     this.prompt = shown ? new Prompt(shown, this.page) : null;
     this.place.replaceChildren(...(this.prompt ? [this.prompt.node] : []));
-    if (had && !this.prompt) this.node.focus({ preventScroll: true });
+    if (left) this.page.leave(left, this);
     if (!this.prompt) return null;
     this.prompt.more(open.length - 1);
     this.page.news(`${local(this.number)}: ${this.page.business} asks for ${shillings(shown.amount)}.`);
-    return this.prompt.pin;
+    return this.prompt;
   }
 
   tick() {
@@ -162,7 +161,8 @@ class Prompt {
     this.payment = payment;
     this.page = page;
     this.pin = null;
-    this.left = element("span", { className: "left" });
+    this.before = null; // what had the focus
+    this.left = element("span", { className: "countdown" });
     this.gauge = element("i");
     this.queue = element("p", { className: "hint", hidden: true });
     const id = `prompt-${(prompts += 1)}`;
@@ -254,6 +254,12 @@ class Prompt {
       this.hint.textContent = error.message;
       this.send.disabled = false;
     }
+  }
+
+  /** Lead whoever is at the page here. */
+  focus() {
+    this.before = document.activeElement;
+    this.pin.focus();
   }
 
   more(count) {
