@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._engine import Ledger
 
-__all__ = ["Events", "EventsResponse"]
+__all__ = ["Events", "EventsResponse", "pause"]
 
 _LOOK_SECONDS: Final = 0.1
 _LOOKING_SHARE_MAX: Final = 0.1
@@ -89,7 +89,7 @@ class Events:
             started = time.perf_counter()
             self._look()
             took = time.perf_counter() - started
-            await asyncio.sleep(max(_LOOK_SECONDS, took / _LOOKING_SHARE_MAX))
+            await asyncio.sleep(pause(took))
 
     def _look(self) -> None:
         seen = view(self._ledger)
@@ -97,6 +97,11 @@ class Events:
             self._view = seen
             self._changed.set()
             self._changed = asyncio.Event()
+
+
+def pause(took_seconds: float) -> float:
+    """Return how long to wait after a look: the fuller the ledger, the longer."""
+    return max(_LOOK_SECONDS, took_seconds / _LOOKING_SHARE_MAX)
 
 
 def _event(name: str, data: object) -> str:

@@ -36,8 +36,8 @@ def view(ledger: Ledger) -> View:
     }
     for phone in phones:
         parts[f"phone/{phone}"] = {"phone": phone, "balance": ledger.balance(phone)}
-        for record in ledger.payments_of(phone)[-PAYMENTS_SHOWN_MAX:]:
-            parts[f"payment/{record.prompt.reference}"] = _payment(ledger, record.prompt)
+        for prompt in _prompts(ledger, phone):
+            parts[f"payment/{prompt.reference}"] = _payment(ledger, prompt)
     for call in ledger.calls[-CALLS_SHOWN_MAX:]:
         parts[f"call/{call.number}"] = attrs.asdict(call)
     return parts
@@ -55,6 +55,13 @@ def _phones(ledger: Ledger) -> list[str]:
     newest = dict.fromkeys((*busy, *reversed(ledger.phones)))
     shown = set([*newest][:PHONES_SHOWN_MAX])
     return [phone for phone in ledger.phones if phone in shown]
+
+
+def _prompts(ledger: Ledger, phone: str) -> list[Prompt]:
+    """Choose the payments to show: those that wait for an answer first, and the latest."""
+    latest = [record.prompt for record in ledger.payments_of(phone)[-PAYMENTS_SHOWN_MAX:]]
+    waiting = ledger.open_prompts(phone)[:PAYMENTS_SHOWN_MAX]
+    return [*(prompt for prompt in waiting if prompt not in latest), *latest]
 
 
 def _payment(ledger: Ledger, prompt: Prompt) -> Mapping[str, object]:
