@@ -5,10 +5,11 @@ import { call, element, local, shillings } from "./dom.js";
 /** Let a form act by *work*, which returns what to say; its errors are said as they are. */
 function act(form, work) {
   const said = form.querySelector("output");
-  const button = form.querySelector("button[type=submit]");
+  let busy = false; // not a disabled button, which would lose the focus
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    button.disabled = true;
+    if (busy) return;
+    busy = true;
     const fields = Object.fromEntries(new FormData(form));
     try {
       said.textContent = await work(fields);
@@ -17,7 +18,7 @@ function act(form, work) {
       said.textContent = error.message;
       said.dataset.tone = "bad";
     }
-    button.disabled = false;
+    busy = false;
   });
 }
 
@@ -88,8 +89,8 @@ export class Panel {
   }
 
   #rule(rule) {
-    const times = rule.times === null || rule.times === undefined ? "every time" : `${rule.times} ×`;
-    const words = `${rule.kind} · ${rule.call ?? "any"} · ${times}`;
+    const often = { 1: "once" }[rule.times] ?? (rule.times ? `${rule.times} times` : "every time");
+    const words = `${rule.kind} · ${rule.call ?? "any"} · ${often}`;
     const remove = element("button", { type: "button", className: "quiet", textContent: "Remove" });
     remove.setAttribute("aria-label", `Remove ${words}`);
     remove.addEventListener("click", async () => {

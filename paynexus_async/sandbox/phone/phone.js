@@ -162,6 +162,7 @@ class Prompt {
     this.page = page;
     this.pin = null;
     this.before = null; // what had the focus
+    this.busy = false;
     this.left = element("span", { className: "countdown" });
     this.gauge = element("i");
     this.queue = element("p", { className: "hint", hidden: true });
@@ -206,7 +207,7 @@ class Prompt {
     this.hint.setAttribute("role", "status");
     const cancel = element("button", { type: "button", textContent: "Cancel" });
     cancel.addEventListener("click", () => this.#answer("decline"));
-    this.send = element("button", { type: "submit", className: "main", textContent: "Send" });
+    const send = element("button", { type: "submit", className: "main", textContent: "Send" });
     const keys = [..."123456789", "⌫", "0"].map((key) => this.#key(key));
     keys.splice(9, 2, keys[10], keys[9]); // 0 below 8, ⌫ to its right
     this.node.addEventListener("submit", (event) => {
@@ -220,7 +221,7 @@ class Prompt {
       element("label", {}, element("span", { textContent: "M-PESA PIN" }), this.pin),
       this.hint,
       element("div", { className: "keypad" }, ...keys),
-      element("div", { className: "buttons" }, cancel, this.send),
+      element("div", { className: "buttons" }, cancel, send),
       this.left];
   }
 
@@ -247,12 +248,13 @@ class Prompt {
   }
 
   async #answer(how, body) {
-    this.send.disabled = true;
+    if (this.busy) return;
+    this.busy = true;
     try {
       await call("POST", `/sandbox/prompts/${encodeURIComponent(this.payment.reference)}/${how}`, body);
     } catch (error) {
       this.hint.textContent = error.message;
-      this.send.disabled = false;
+      this.busy = false;
     }
   }
 
