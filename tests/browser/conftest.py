@@ -34,7 +34,7 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # playwright's loop runs as long: no other test may meet it
 def browser() -> Iterator[Browser]:
     pytest.importorskip("playwright", reason="playwright is not installed: the extra `test` has it")
     if executable() is None:
