@@ -11,6 +11,7 @@ from paynexus_async import PaymentStatus
 from paynexus_async.sandbox import BALANCE, PIN, Ledger
 
 from . import screenshots
+from .__main__ import DOCS
 from .conftest import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
@@ -286,8 +287,9 @@ def test_a_webhook_stands_in_the_log_with_its_answer(page: Page, expect):
         lambda route: route.fulfill(json={"endpoints": [], "deliveries": [delivery]}),
     )
     page.reload()
-    row = page.get_by_role("row").filter(has_text="payment.completed to http://127.0.0.1:9/hook")
-    expect(row).to_contain_text("refused")
+    row = page.get_by_role("row").filter(has_text="payment.completed")
+    expect(row).to_contain_text("http://127.0.0.1:9/hook: refused")
+    expect(row.get_by_role("cell").nth(3)).to_have_text("none")
     expect(row).to_contain_text("try 2")
 
 
@@ -323,8 +325,9 @@ def test_nothing_is_wider_than_the_screen(open_page, ledger, checkout, expect, w
 
 
 @pytest.mark.parametrize("name", screenshots.SCENES)
-def test_the_screenshots_of_the_readme_can_be_made_anew(browser, tmp_path: Path, name):
-    """`python -m tests.browser` makes them; small enough to be kept."""
+def test_the_pictures_of_the_readme_can_be_taken_anew(browser, tmp_path: Path, name):
+    """`python -m tests.browser` takes them; those that are kept are small, and of the same size."""
     screenshots.take(browser, name, tmp_path)
-    size = (tmp_path / f"sandbox-{name}.png").stat().st_size
-    assert 10_000 < size < IMAGE_BYTES_MAX
+    taken, kept = (folder / f"sandbox-{name}.png" for folder in (tmp_path, DOCS))
+    assert kept.stat().st_size < IMAGE_BYTES_MAX
+    assert taken.read_bytes()[:24] == kept.read_bytes()[:24]  # a PNG, its width and height

@@ -25,19 +25,18 @@ function callRow(call) {
 }
 
 function deliveryRow(delivery) {
-  const words = `${delivery.event} to ${delivery.url}`;
-  const answer = delivery.status_code ?? delivery.error ?? "…";
-  const row = element("tr", { className: "webhook" },
+  const where = delivery.error ? `${delivery.url}: ${delivery.error}` : delivery.url;
+  return element("tr", { className: "webhook" },
     cell(clock(delivery.at), "time"),
-    element("td", { className: "call", title: words },
-      element("b", { textContent: "WEBHOOK" }), ` ${words}`),
+    element("td", { className: "call", title: where },
+      element("b", { textContent: "WEBHOOK" }), ` ${delivery.event}`,
+      element("small", { textContent: where })),
     cell(delivery.attempt > 1 ? `try ${delivery.attempt}` : "", "key"),
     element("td", {}, element("span", {
       className: `code ${delivery.acknowledged ? "good" : tone(delivery.status_code)}`,
-      textContent: answer, title: String(answer),
+      textContent: delivery.status_code ?? (delivery.error ? "none" : "…"),
     })),
     cell("", "left"));
-  return row;
 }
 
 export class Log {

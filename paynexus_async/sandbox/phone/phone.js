@@ -44,8 +44,8 @@ export class Phone {
     this.messages = element("ol", { className: "messages", ariaLabel: "Messages" });
     this.place = element("div", { className: "place" });
     this.tag = element("p", { className: "tag", hidden: true });
-    const set = element("button", { type: "button", className: "quiet", textContent: "Set" });
-    set.setAttribute("aria-label", `Set the balance of ${local(number)}`);
+    const set = element("button", { type: "button", className: "quiet", textContent: "Set balance" });
+    set.setAttribute("aria-label", `Set balance of ${local(number)}`);
     set.addEventListener("click", () => page.setBalance(number));
     this.node = element(
       "article", { className: "phone", tabIndex: -1, ariaLabel: `Phone ${local(number)}` },
@@ -55,7 +55,7 @@ export class Phone {
             element("i", { className: "signal" }), element("i", { className: "battery" }))),
         element("div", { className: "account" },
           element("div", { className: "owner" },
-            element("h2", {}, local(number), element("span", { textContent: " · M-PESA" })), set),
+            element("h2", { textContent: local(number) }), set),
           element("div", { className: "balance" }, this.amount, this.delta)),
         this.messages,
         this.place),
