@@ -52,15 +52,15 @@ class Events:
         """Look, for as long as this page is open."""
         self._ledger.opened()
         self._pages += 1
-        self._look()  # now: with this page, customers may be others
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._keep_looking())
         try:
+            self._look()  # now: with this page, customers may be others
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._keep_looking())
             yield
         finally:
             self._ledger.closed()
             self._pages -= 1
-            if not self._pages:
+            if not self._pages and self._looking is not None:
                 self._looking.cancel()
                 self._looking = None
 
