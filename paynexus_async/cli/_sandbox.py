@@ -13,6 +13,7 @@ from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 
 if TYPE_CHECKING:
+    from ..sandbox import Call
     from ._report import Report
 
 __all__ = ["demonstrate", "serve"]
@@ -128,6 +129,16 @@ def _tell_calls(ledger: Ledger) -> None:
                 continue
             at = time.strftime("%H:%M:%S", time.localtime(call.at))
             kind = call.key_kind or "no key"
-            print(f"{at}  {call.status_code}  {kind:6}  {call.method} {call.path}", flush=True)
+            told = "---" if call.status_code is None else call.status_code
+            line = f"{at}  {told}  {kind:6}  {call.method} {call.path}"
+            print(f"{line}{_what_happened(call)}", flush=True)
             seen = call.number
         time.sleep(_LOOK_AT_CALLS_SECONDS)
+
+
+def _what_happened(call: Call) -> str:
+    """Return the fault that a call met, and what is true, where its caller was told otherwise."""
+    if call.fault is None:
+        return ""
+    truth = "nothing happened" if call.true_status_code is None else call.true_status_code
+    return f"  {call.fault}: in truth {truth}{f', {call.reference}' if call.reference else ''}"

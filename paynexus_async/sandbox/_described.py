@@ -15,6 +15,8 @@ __all__ = [
     "DONE",
     "HEALTH",
     "OPERATIONS",
+    "ORDERED",
+    "ORDERS",
     "PAYMENTS",
     "PHONE",
     "PROMPTS",
@@ -327,12 +329,43 @@ CALLS: Final = _list(
             "method": _TEXT,
             "path": _TEXT,
             "key_kind": {"enum": ["sk_", "pk_", "sb_", ""]},
-            "status_code": {"type": "integer"},
+            "status_code": {"type": ["integer", "null"]},
             "reference": _TEXT_OR_NULL,
             "remaining": {"type": ["integer", "null"], "minimum": 0},
             "number": _NUMBER,
+            "fault": _TEXT_OR_NULL,
+            "true_status_code": {"type": ["integer", "null"]},
         }
     )
 )
 DONE: Final = _object({"success": {"const": True}})
 PHONE: Final = _success(_object({"phone": _TEXT, "balance": {"type": "integer"}}))
+
+_SECONDS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
+ORDERED: Final = _object(
+    {
+        "id": _NUMBER,
+        "kind": _TEXT,
+        "call": _TEXT,
+        "times": _COUNT_OR_NULL,
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "seed": _COUNT,
+        "seconds": _SECONDS_OR_NULL,
+        "struck": _COUNT,
+    }
+)
+ORDERS: Final = _object(
+    {
+        "kinds": _list(
+            _object(
+                {
+                    "name": _TEXT,
+                    "happens": _TEXT,
+                    "calls": _list(_TEXT),
+                    "seconds": _SECONDS_OR_NULL,
+                }
+            )
+        ),
+        "rules": _list(ORDERED),
+    }
+)

@@ -9,12 +9,17 @@ import threading
 from typing import TYPE_CHECKING, Final, Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._app import create_app
+from ._faults_http import CONNECTION
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ._engine import Ledger
     from ._events import Events
+    from ._faults import Faults
 
 __all__ = ["SandboxServer"]
 
@@ -36,6 +41,14 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class _Protocol(H11Protocol):
+    """Lets the application have its connection, which a fault may break."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, CONNECTION: transport}
+
+
 class SandboxServer:
     """Serves a ledger over HTTP while its `with` block runs.
 
@@ -55,6 +68,11 @@ class SandboxServer:
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def faults(self) -> Faults:
+        """What is ordered to go wrong: `server.faults.add(Fault("reset-after", times=1))`."""
+        return self.ledger.faults
 
     @property
     def url(self) -> str:
@@ -100,6 +118,7 @@ class SandboxServer:
         app = create_app(self.ledger)
         config = uvicorn.Config(
             app,
+            http=_Protocol,
             log_config=None,
             access_log=False,
             lifespan="off",

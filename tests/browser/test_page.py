@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from paynexus_async import PaymentStatus
-from paynexus_async.sandbox import BALANCE, PIN, Ledger
+from paynexus_async.sandbox import BALANCE, FAULTS, PIN, Ledger
 
 from . import screenshots
 from .__main__ import DOCS
@@ -246,33 +246,25 @@ def test_what_the_sandbox_cannot_do_is_not_offered(page: Page, expect):
     expect(page.get_by_text("Order a fault")).to_be_hidden()
 
 
-def test_a_fault_is_ordered_and_taken_back(page: Page, expect):
-    """By the contract of `/sandbox/faults`: kinds that explain themselves, and rules."""
-    kinds = [
-        {"name": "slow", "happens": "It answers late."},
-        {"name": "cut", "happens": "It cuts."},
-    ]
-    rules: list[dict[str, Any]] = []
-
-    def answer(route: Any) -> None:
-        if route.request.method == "POST":
-            rules.append({"id": "7", "times": None, **route.request.post_data_json})
-        if route.request.method == "DELETE":
-            rules.clear()
-        route.fulfill(json={"kinds": kinds, "rules": rules})
-
-    page.route(re.compile("/sandbox/faults"), answer)
-    page.reload()
+def test_a_fault_is_ordered_meets_its_call_and_is_taken_back(page: Page, ledger, expect):
+    """Each kind explains itself; the log tells what the caller was told, and what is true."""
     page.get_by_text("Order a fault").click()
-    page.locator("#fault").get_by_label("Fault").select_option("cut")
-    expect(page.get_by_text("It cuts.")).to_be_visible()
-    page.get_by_label("Calls").select_option("initiate")
+    form = page.locator("#fault")
+    form.get_by_label("Fault").select_option("502-after")
+    expect(form.locator("#happens")).to_have_text(FAULTS["502-after"].happens)
+    form.get_by_label("Calls").select_option("initiate")
+    form.get_by_label("Times").fill("2")
     page.get_by_role("button", name="Order it").click()
-    rule = page.get_by_role("listitem").filter(has_text="cut · initiate · once")
+    rule = page.get_by_role("listitem").filter(has_text="502-after · initiate · 2 times")
     expect(rule).to_be_visible()
-    assert rules == [{"id": "7", "times": 1, "kind": "cut", "call": "initiate"}]
+    page.get_by_role("button", name="Send prompt").click()
+    row = page.get_by_role("row").filter(has_text="502-after: in truth 200")
+    expect(row.get_by_role("cell").nth(3)).to_have_text("502")
+    expect(pin(page)).to_be_focused()
+    expect(rule).to_contain_text("struck 1")
     rule.get_by_role("button").click()
     expect(rule).to_have_count(0)
+    assert ledger.faults.rules == ()
 
 
 def test_a_webhook_stands_in_the_log_with_its_answer(page: Page, expect):

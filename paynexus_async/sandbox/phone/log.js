@@ -13,14 +13,23 @@ function cell(text, className = "") {
   return element("td", { className, textContent: text, title: text });
 }
 
+/** The fault that a call met, and what is true, where its caller was told otherwise. */
+function fault(call) {
+  if (!call.fault) return [];
+  const truth = call.true_status_code ?? "nothing happened";
+  return [element("small", { textContent: `${call.fault}: in truth ${truth}` })];
+}
+
 function callRow(call) {
   return element("tr", {},
     cell(clock(call.at), "time"),
     element("td", { className: "call", title: `${call.method} ${call.path}` },
-      element("b", { textContent: call.method }), ` ${call.path}`),
+      element("b", { textContent: call.method }), ` ${call.path}`, ...fault(call)),
     cell(KEYS[call.key_kind] ?? "", "key"),
     element("td", {},
-      element("span", { className: `code ${tone(call.status_code)}`, textContent: call.status_code })),
+      element("span", {
+        className: `code ${tone(call.status_code)}`, textContent: call.status_code ?? "none",
+      })),
     cell(call.remaining ?? "–", "left"));
 }
 

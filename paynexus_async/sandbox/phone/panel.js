@@ -69,6 +69,7 @@ export class Panel {
     const explain = () => {
       const chosen = this.kinds.find(({ name }) => name === kind.value);
       document.querySelector("#happens").textContent = chosen?.happens ?? "";
+      if (chosen?.calls) options(form.elements.call, chosen.calls);
     };
     kind.addEventListener("change", explain);
     act(form, async (fields) => {
@@ -90,7 +91,8 @@ export class Panel {
 
   #rule(rule) {
     const often = { 1: "once" }[rule.times] ?? (rule.times ? `${rule.times} times` : "every time");
-    const words = `${rule.kind} · ${rule.call ?? "any"} · ${often}`;
+    const struck = rule.struck ? ` · struck ${rule.struck}` : "";
+    const words = `${rule.kind} · ${rule.call ?? "any"} · ${often}${struck}`;
     const remove = element("button", { type: "button", className: "quiet", textContent: "Remove" });
     remove.setAttribute("aria-label", `Remove ${words}`);
     remove.addEventListener("click", async () => {
