@@ -198,6 +198,7 @@ def test_a_phone_is_validated_by_the_api(shell: Shell, phone, code):
         (("nonsense",), "Unknown command"),
         (("sandbox", "--plan", "gold"), "plan must be one of trial"),
         (("sandbox", "--speed", "0"), "speed must be"),
+        (("sandbox", "--customer", "nobody"), "customer must be one of paid"),
         (("demo", "--speed", "-1"), "speed must be"),
     ],
 )
@@ -359,6 +360,37 @@ def test_the_sandbox_tells_its_address_and_each_call(capsys, monkeypatch):
     assert re.fullmatch(r"\d\d:\d\d:\d\d  200  pk_     GET /payments", calls[0])
     assert re.fullmatch(r"\d\d:\d\d:\d\d  401  no key  GET /payments", calls[1])
     assert capsys.readouterr().out == "stopped\n"
+
+
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize(
+    ("customer", "rule"),
+    [
+        ([], "While the page is open, you are the customer: each prompt waits there for the PIN"),
+        (["--customer", "cancelled"], "Customers play cancelled."),
+    ],
+)
+def test_the_page_is_named_first_and_opened_on_request(capsys, monkeypatch, found, customer, rule):
+    """And who the customer is; where there is no browser, that is said."""
+    opened: list[str] = []
+
+    def browse(url: str) -> bool:
+        opened.append(url)
+        assert httpx.get(url).headers["Content-Type"].startswith("text/html")
+        return found
+
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_sandbox.webbrowser, "open", browse)
+    monkeypatch.setattr(_sandbox.time, "sleep", stop)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sandbox", "--port", "0", "--open", *customer])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert [out.splitlines()[0]] == [f"The phones: {url}" for url in opened]
+    assert rule in out
+    assert ("No browser found here" in out) == (not found)
 
 
 def test_the_sandbox_tells_what_a_fault_hid(capsys, monkeypatch):

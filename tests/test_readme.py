@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,3 +125,12 @@ def test_the_schedule_of_the_readme_is_an_option():
     """`AsyncPayNexus(patience="thrifty")`."""
     paynexus = FakeServer().client(patience="thrifty")
     assert paynexus._followers.schedule.price == 1
+
+
+def test_every_file_that_is_named_is_there():
+    """Pictures and results travel with the source."""
+    named = re.findall(r'(?:src|srcset)="([^"]+)"|\]\(((?!https?:)[^)#]+)\)', TEXT)
+    files = [one or other for one, other in named]
+    assert "docs/sandbox-light.png" in files
+    for file in files:
+        assert (README.parent / file).is_file(), file

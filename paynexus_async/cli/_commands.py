@@ -138,8 +138,15 @@ def validate_phone(phone: str, /, *, common: Flattened = _DEFAULTS) -> int:
 
 
 @app.command
-def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float = 1.0) -> int:
-    """Run a complete PayNexus on this machine, until Ctrl-C.
+def sandbox(
+    *,
+    port: int = SANDBOX_PORT,
+    plan: str | None = None,
+    speed: float = 1.0,
+    customer: str | None = None,
+    open: Annotated[bool, Parameter(negative="")] = False,  # noqa: A002  # the option's name
+) -> int:
+    """Run a complete PayNexus on this machine, until Ctrl-C, with its phones on a page.
 
     Parameters
     ----------
@@ -149,10 +156,16 @@ def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float =
         Limit calls as this plan does: trial, basic, professional or enterprise.
     speed
         How much faster than life payments go; 10 expires a prompt in six seconds.
+    customer
+        What customers do whom no script and no magic number tells otherwise: person, paid,
+        cancelled, expired, … Left out, each waits for you while the page is open in a browser,
+        and pays after nine seconds while it is not.
+    open
+        Open the page in the browser.
     """
     from ._sandbox import serve  # a web framework: only when it is asked for
 
-    return serve(port=port, plan=plan, speed=speed)
+    return serve(port=port, plan=plan, speed=speed, customer=customer, browse=open)
 
 
 @app.command

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import webbrowser
 from typing import TYPE_CHECKING, Final
 
 from .. import AsyncPayNexus, InvalidRequestError, PayNexusError, mask_phones
 from .._schedule import BALANCED, PRIOR, Schedule
-from ..sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
+from ..sandbox import MAGIC, PIN, PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
 from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 
@@ -67,12 +68,14 @@ async def _show(paynexus: AsyncPayNexus, report: Report, told: dict[str, str]) -
     report.payment(payment, exit_of_payment(payment))
 
 
-def serve(*, port: int, plan: str | None, speed: float) -> int:
+def serve(*, port: int, plan: str | None, speed: float, customer: str | None, browse: bool) -> int:
     """Run a sandbox until Ctrl-C, and tell each call."""
-    ledger = _ledger(plan=plan, speed=speed)
+    ledger = _ledger(plan=plan, speed=speed, customer=customer)
     try:
         with SandboxServer(ledger, port=port) as server:
-            print(_welcome(server.url), flush=True)
+            print(_welcome(server, customer), flush=True)
+            if browse and not webbrowser.open(server.page_url):
+                print(f"No browser found here: open {server.page_url} yourself.", flush=True)
             _tell_calls(ledger)
     except OSError as error:
         msg = f"{error}; choose another with --port"
@@ -82,43 +85,54 @@ def serve(*, port: int, plan: str | None, speed: float) -> int:
     return Exit.COMPLETED
 
 
-def _ledger(*, plan: str | None, speed: float) -> Ledger:
+def _ledger(*, plan: str | None, speed: float, customer: str | None = None) -> Ledger:
     try:
-        return Ledger(clock=time.time, plan=plan, speed=speed, seed=time.time_ns())
+        return Ledger(
+            clock=time.time, plan=plan, speed=speed, seed=time.time_ns(), customer=customer
+        )
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error
 
 
-def _welcome(url: str) -> str:
+def _welcome(server: SandboxServer, customer: str | None) -> str:
     table = "\n".join(f"  {m.phone}  KES {m.amount}  {m.happens}" for m in MAGIC)
+    rule = (
+        "While the page is open, you are the customer: each prompt waits there for the PIN, "
+        f"{PIN}.\nWhile it is not, customers pay after nine seconds."
+        if customer is None
+        else f"Customers play {customer}."
+    )
     return f"""\
+The phones: {server.page_url}
+
 A PayNexus on this machine; no money moves. Ctrl-C stops it.
 
-  export PAYNEXUS_BASE_URL={url}
+  export PAYNEXUS_BASE_URL={server.url}
   export PAYNEXUS_SECRET_KEY={SECRET_KEY}
   export PAYNEXUS_PUBLIC_KEY={PUBLIC_KEY}
 
-A customer pays after nine seconds, unless the phone or the amount says otherwise:
+{rule}
+Where the phone or the amount says otherwise, that happens:
 
 {table}
 
-API description: {url.removesuffix("/api")}/docs
+API description: {server.page_url}docs
 """
 
 
 def _tell_calls(ledger: Ledger) -> None:
     """Print each call, for ever."""
-    seen: Call | None = None
+    seen = 0
     while True:
-        calls = ledger.calls
-        places = [i for i, call in enumerate(calls) if call is seen]
-        for call in calls[places[0] + 1 if places else 0 :]:
+        for call in ledger.calls:
+            if call.number <= seen:
+                continue
             at = time.strftime("%H:%M:%S", time.localtime(call.at))
             kind = call.key_kind or "no key"
             told = "---" if call.status_code is None else call.status_code
             line = f"{at}  {told}  {kind:6}  {call.method} {call.path}"
             print(f"{line}{_what_happened(call)}", flush=True)
-            seen = call
+            seen = call.number
         time.sleep(_LOOK_AT_CALLS_SECONDS)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ._engine import (
     BALANCE,
+    BUSINESS,
     PIN,
     PLANS,
     PUBLIC_KEY,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BALANCE",
+    "BUSINESS",
     "FAULTS",
     "MAGIC",
     "PIN",

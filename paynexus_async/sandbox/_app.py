@@ -16,9 +16,10 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..phone import mask_phones
-from ._described import CALLS, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, SCRIPTED, answered
+from ._described import CALLS, DONE, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, behind
 from ._engine import BODY_BYTES_MAX, Ledger, Request
 from ._faults_http import add_faults, tell
+from ._phone import add_phone
 from ._refused import refused
 from ._scenarios import SCENARIOS
 
@@ -47,6 +48,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     _add_api(app, ledger)
     _add_control(app, ledger)
     add_faults(app, ledger)
+    add_phone(app, ledger)
 
     @app.exception_handler(HTTPException)
     async def envelope(request: HTTPRequest, error: HTTPException) -> Response:
@@ -88,12 +90,12 @@ def _add_api(app: FastAPI, ledger: Ledger) -> None:
 def _add_control(app: FastAPI, ledger: Ledger) -> None:
     tags: list[str | Enum] = ["Sandbox"]
 
-    @app.get("/sandbox/health", tags=tags, responses=answered(HEALTH), response_model=None)
+    @app.get("/sandbox/health", tags=tags, responses=behind(HEALTH), response_model=None)
     async def health() -> dict[str, object]:
         """Whether the sandbox is there."""
         return {"ok": True, "payments": len(ledger.records)}
 
-    @app.get("/sandbox/payments", tags=tags, responses=answered(PAYMENTS), response_model=None)
+    @app.get("/sandbox/payments", tags=tags, responses=behind(PAYMENTS), response_model=None)
     async def payments() -> list[dict[str, object]]:
         """What is true of each payment, now."""
         return [
@@ -107,7 +109,7 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             for truth in (ledger.payment(r.prompt.reference) for r in ledger.records)
         ]
 
-    @app.get("/sandbox/prompts", tags=tags, responses=answered(PROMPTS), response_model=None)
+    @app.get("/sandbox/prompts", tags=tags, responses=behind(PROMPTS), response_model=None)
     async def prompts() -> list[dict[str, object]]:
         """Every prompt that a customer saw."""
         return [
@@ -120,14 +122,12 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             for prompt in ledger.prompts
         ]
 
-    @app.get("/sandbox/calls", tags=tags, responses=answered(CALLS), response_model=None)
+    @app.get("/sandbox/calls", tags=tags, responses=behind(CALLS), response_model=None)
     async def calls() -> list[dict[str, object]]:
         """The latest API calls."""
         return [attrs.asdict(call) for call in ledger.calls]
 
-    @app.post(
-        "/sandbox/script", tags=tags, responses=answered(SCRIPTED, 400, 422), response_model=None
-    )
+    @app.post("/sandbox/script", tags=tags, responses=behind(DONE, 400, 422), response_model=None)
     async def script(
         scenario: Annotated[str, Body(json_schema_extra={"enum": [*SCENARIOS]})],
         phone: Annotated[str | None, Body()] = None,

@@ -12,15 +12,17 @@ import attrs
 
 __all__ = [
     "CALLS",
+    "DONE",
     "HEALTH",
     "OPERATIONS",
     "ORDERED",
     "ORDERS",
     "PAYMENTS",
+    "PHONE",
     "PROMPTS",
-    "SCRIPTED",
     "Operation",
     "answered",
+    "behind",
 ]
 
 Schema = dict[str, Any]
@@ -65,6 +67,7 @@ _REASONS: Final = {
     403: ("FORBIDDEN", "A public key is read-only: use the secret key."),
     404: ("NOT_FOUND", "Payment not found."),
     405: ("METHOD_NOT_ALLOWED", "This call is a POST."),
+    409: ("CONFLICT", "The prompt does not wait for an answer."),
     413: ("PAYLOAD_TOO_LARGE", "The body is too large."),
     422: ("VALIDATION_ERROR", "The given data was invalid."),
     429: ("RATE_LIMIT", "Too many requests. Please try again later."),
@@ -76,8 +79,11 @@ _FIELDS: Final[dict[int, Schema]] = {
 }
 
 
-def _refused(status_code: int) -> Schema:
-    code, message = _REASONS[status_code]
+_OTHER_SITE: Final = ("FORBIDDEN", "This is for the sandbox's own page, and for programs.")
+
+
+def _refused(status_code: int, reason: tuple[str, str] | None = None) -> Schema:
+    code, message = reason or _REASONS[status_code]
     example = {"success": False, "error": code.lower(), "code": code, "message": message}
     example |= _FIELDS.get(status_code, {})
     content = {"application/json": {"schema": _REFUSAL, "example": example}}
@@ -97,6 +103,11 @@ def answered(schema: Schema, *refusals: int, example: object = None) -> Response
     )
     success = {"description": "Success", "content": {"application/json": content}}
     return {200: success, **{code: _refused(code) for code in refusals}}
+
+
+def behind(schema: Schema, *refusals: int) -> Responses:
+    """Describe the answers of a call behind the scenes, which no other site's page may make."""
+    return {**answered(schema, *refusals), 403: _refused(403, _OTHER_SITE)}
 
 
 # --- The API
@@ -320,12 +331,15 @@ CALLS: Final = _list(
             "key_kind": {"enum": ["sk_", "pk_", "sb_", ""]},
             "status_code": {"type": ["integer", "null"]},
             "reference": _TEXT_OR_NULL,
+            "remaining": {"type": ["integer", "null"], "minimum": 0},
+            "number": _NUMBER,
             "fault": _TEXT_OR_NULL,
             "true_status_code": {"type": ["integer", "null"]},
         }
     )
 )
-SCRIPTED: Final = _object({"success": {"const": True}})
+DONE: Final = _object({"success": {"const": True}})
+PHONE: Final = _success(_object({"phone": _TEXT, "balance": {"type": "integer"}}))
 
 _SECONDS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
 ORDERED: Final = _object(

@@ -26,6 +26,7 @@ from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step
 
 __all__ = [
     "BALANCE",
+    "BUSINESS",
     "PIN",
     "PLANS",
     "PUBLIC_KEY",
@@ -46,6 +47,8 @@ PIN: Final = "1234"
 """Of every phone here."""
 BALANCE: Final = 10_000
 """What every phone begins with, in KES."""
+BUSINESS: Final = "Sandbox Shop"
+"""Whom a prompt asks to pay."""
 PUBLIC_KEY: Final = "pk_sandbox_0123456789abcdef"
 SANDBOX_KEY: Final = "sb_sandbox_0123456789abcdef"
 
@@ -187,6 +190,10 @@ class Truth:
         phone: as `254746990866`.
         scenario: the name of what its customer does.
         receipt: the M-Pesa receipt; `None` until it is completed.
+        since: the moment from which the status holds, on the ledger's clock, in seconds.
+        failure_reason: why it did not go through, where that is told.
+        waits: whether its prompt waits for a person's answer.
+        expires_at: the moment when its prompt runs out, where one will.
     """
 
     reference: str
@@ -195,6 +202,10 @@ class Truth:
     phone: str
     scenario: str
     receipt: str | None
+    since: float
+    failure_reason: str | None
+    waits: bool
+    expires_at: float | None
 
     def __repr__(self) -> str:
         """Show no phone."""
@@ -212,6 +223,8 @@ class Call:
         key_kind: `sk_`, `pk_`, `sb_`, or empty.
         status_code: of the answer that its caller was told; `None`: it was told none.
         reference: of the payment that it was about, if it was about one.
+        remaining: how many calls the key has left in its fullest window, if it has a plan.
+        number: its place among all calls, from 1.
         fault: the kind of fault that it met, if it met one.
         true_status_code: of the ledger's own answer; `None`: a fault kept the call from it.
     """
@@ -224,11 +237,13 @@ class Call:
     reference: str | None = None
     fault: str | None = None
     true_status_code: int | None = None
+    remaining: int | None = None
+    number: int = 0
 
 
 _MERCHANT: Final[Mapping[str, object]] = {
-    "/merchant": {"id": 1, "name": "Sandbox Shop"},
-    "/merchant/businesses": [{"id": 1, "name": "Sandbox Shop"}],
+    "/merchant": {"id": 1, "name": BUSINESS},
+    "/merchant/businesses": [{"id": 1, "name": BUSINESS}],
     "/merchant/payment-accounts": [{"id": 1, "name": "Till 000000", "is_default": True}],
 }
 """Undocumented reads that the vendor's clients make before they initiate."""
@@ -287,7 +302,7 @@ class Ledger:
         speed: float = 1.0,
         seed: int = 0,
         keys: Collection[str] | None = None,
-        customer: str | Scenario = "paid",
+        customer: str | Scenario | None = None,
     ) -> None:
         """Open an empty ledger.
 
@@ -297,7 +312,8 @@ class Ledger:
             speed: how much faster than life payments go. Quota windows keep the clock's own pace.
             seed: of the references, checkout request ids and receipts.
             keys: the keys that exist; left out, every `sk_`, `pk_` and `sb_` key does.
-            customer: what a customer does whom no script and no magic number tells otherwise.
+            customer: what a customer does whom no script and no magic number tells otherwise;
+                left out, a person while a page shows the phones, and `paid` while none does.
 
         Raises:
             ValueError: for an unknown plan or scenario, or a speed that is not positive.
@@ -314,7 +330,9 @@ class Ledger:
         self._clock = clock
         self.faults: Faults = Faults(clock)
         self._customer = SCENARIOS[customer] if isinstance(customer, str) else customer
+        self._pages = 0
         self._balances: dict[str, int] = {}
+        self._balance_set_at: dict[str, float] = {}
         self._plan = PLANS[plan] if isinstance(plan, str) else plan
         self._speed = speed
         self._seed = seed
@@ -322,14 +340,21 @@ class Ledger:
         self._keys = None if keys is None else frozenset(keys)
         self._records: dict[str, Record] = {}
         self._by_checkout_id: dict[str, Record] = {}
+        self._of_phone: dict[str, list[str]] = {}
         self._moments: dict[str, int] = {}
         self._scripted: list[tuple[str | None, Scenario]] = []
         self._windows: dict[tuple[str, int], _Window] = {}
         self._calls: deque[Call] = deque(maxlen=CALLS_KEPT_MAX)
+        self._calls_made = 0
         self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
         self._by_amount = {m.amount: SCENARIOS[m.scenario] for m in MAGIC}
 
     # --- What tests and people ask
+
+    @property
+    def now(self) -> float:
+        """The time on the ledger's clock, in seconds since 1970."""
+        return self._clock()
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -349,8 +374,7 @@ class Ledger:
 
     def prompted(self, phone: str) -> int:
         """Return how many prompts went to a phone."""
-        normalized = normalize_phone(phone)
-        return sum(prompt.phone == normalized for prompt in self.prompts)
+        return len(self.payments_of(phone))
 
     def status(self, reference: str) -> str:
         """Return the true status of a payment, now.
@@ -367,14 +391,19 @@ class Ledger:
             KeyError: if there is no such payment.
         """
         record = self._records[reference]
-        status = self._step(record).status
+        step = self._step(record)
+        reason = step.fields.get("failure_reason")
         return Truth(
             reference=reference,
-            status=status,
+            status=step.status,
             amount=record.prompt.amount,
             phone=record.prompt.phone,
             scenario=record.scenario.name,
-            receipt=record.receipt if status == PaymentStatus.COMPLETED else None,
+            receipt=record.receipt if step.status == PaymentStatus.COMPLETED else None,
+            since=self._since(record, step),
+            failure_reason=reason if isinstance(reason, str) else None,
+            waits=self._waits(record),
+            expires_at=self._expires_at(record),
         )
 
     def script(self, scenario: str | Scenario, *, phone: str | None = None) -> None:
@@ -393,31 +422,67 @@ class Ledger:
 
     # --- Who holds a phone
 
+    @property
+    def customer(self) -> Scenario:
+        """What a customer does, now, whom no script and no magic number tells otherwise."""
+        if self._customer is not None:
+            return self._customer
+        return PERSON if self._pages else SCENARIOS["paid"]
+
+    def opened(self) -> None:
+        """Take note of a page that shows the phones from now on."""
+        self._pages += 1
+
+    def closed(self) -> None:
+        """Take note that such a page has gone."""
+        self._pages -= 1
+
+    @property
+    def phones(self) -> tuple[str, ...]:
+        """Every phone that was prompted, or was given money, as `254746990866`, in order."""
+        return tuple(self._of_phone)
+
+    def payments_of(self, phone: str) -> tuple[Record, ...]:
+        """Return every payment that a phone was asked for, in order."""
+        references = self._of_phone.get(normalize_phone(phone), ())
+        return tuple(self._records[reference] for reference in references)
+
     def open_prompts(self, phone: str) -> tuple[Prompt, ...]:
         """Return what a phone shows now: prompts that wait for somebody's answer."""
-        normalized = normalize_phone(phone)
-        return tuple(
-            record.prompt
-            for record in self.records
-            if record.prompt.phone == normalized and self._waits(record)
-        )
+        return tuple(r.prompt for r in self.payments_of(phone) if self._waits(r))
 
     def balance(self, phone: str) -> int:
         """Return what a phone has left, in KES: what it had, less what it has paid."""
-        normalized = normalize_phone(phone)
-        paid = sum(
-            record.prompt.amount
-            for record in self.records
-            if record.prompt.phone == normalized
-            and self._step(record).status == PaymentStatus.COMPLETED
-        )
-        return self._balances.get(normalized, BALANCE) - paid
+        return self._balances.get(normalize_phone(phone), BALANCE) - self._paid(phone, math.inf)
+
+    def balance_after(self, reference: str) -> int | None:
+        """Return what a phone had left right after it had paid, in KES.
+
+        `None`, where the payment is not completed, or the balance was set since.
+
+        Raises:
+            KeyError: if there is no such payment.
+        """
+        truth = self.payment(reference)
+        if truth.receipt is None or truth.since < self._balance_set_at.get(truth.phone, -math.inf):
+            return None
+        return self._balances.get(truth.phone, BALANCE) - self._paid(truth.phone, truth.since)
 
     def set_balance(self, phone: str, amount: int) -> None:
         """Give a phone this much money, now, in KES."""
         normalized = normalize_phone(phone)
-        had = self._balances.get(normalized, BALANCE)
-        self._balances[normalized] = amount + had - self.balance(normalized)
+        self._balances[normalized] = amount + self._paid(normalized, math.inf)
+        self._balance_set_at[normalized] = self._clock()
+        self._of_phone.setdefault(normalized, [])
+
+    def _paid(self, phone: str, until: float) -> int:
+        """Return what a phone has paid until a moment, and as of now."""
+        ends = ((r.prompt.amount, self._step(r), r) for r in self.payments_of(phone))
+        return sum(
+            amount
+            for amount, step, record in ends
+            if step.status == PaymentStatus.COMPLETED and self._since(record, step) <= until
+        )
 
     def enter_pin(self, reference: str, pin: str) -> None:
         """Type a PIN into a prompt: it pays, if the PIN is right and the balance suffices.
@@ -447,6 +512,11 @@ class Ledger:
 
     def _waits(self, record: Record) -> bool:
         return record.scenario is PERSON and self._step(record).status == PaymentStatus.INITIATED
+
+    def _expires_at(self, record: Record) -> float | None:
+        ends = (s for s in record.scenario.steps if s.status == PaymentStatus.EXPIRED)
+        moments = (self._since(record, step) for step in ends)
+        return next((moment for moment in moments if moment > self._clock()), None)
 
     def _waiting(self, reference: str) -> Record:
         record = self._records[reference]
@@ -494,6 +564,8 @@ class Ledger:
     def _log(
         self, request: Request, told: int | None, reply: Reply | None, fault: str | None
     ) -> None:
+        self._calls_made += 1
+        remaining = reply.headers.get("X-RateLimit-Remaining") if reply else None
         self._calls.append(
             Call(
                 at=self._clock(),
@@ -504,6 +576,8 @@ class Ledger:
                 reference=reply.reference if reply else None,
                 fault=fault,
                 true_status_code=reply.status_code if reply else None,
+                remaining=None if remaining is None else int(remaining),
+                number=self._calls_made,
             )
         )
 
@@ -629,6 +703,7 @@ class Ledger:
         )
         self._records[prompt.reference] = record
         self._by_checkout_id[prompt.checkout_request_id] = record
+        self._of_phone.setdefault(phone, []).append(prompt.reference)
         return record
 
     def _choose(self, phone: str, amount: int) -> Scenario:
@@ -638,7 +713,7 @@ class Ledger:
                 if scripted_phone == wanted:
                     del self._scripted[place]
                     return scenario
-        return self._by_phone.get(phone) or self._by_amount.get(amount) or self._customer
+        return self._by_phone.get(phone) or self._by_amount.get(amount) or self.customer
 
     def _unused_reference(self) -> str:
         reference = f"PNX{self._letters(9)}"
@@ -674,6 +749,10 @@ class Ledger:
     def _step(self, record: Record) -> Step:
         return record.scenario.at(self._age(record))
 
+    def _since(self, record: Record, step: Step) -> float:
+        """Return the moment from which a step holds, on the ledger's clock."""
+        return record.prompt.sent_at + step.at_seconds / self._speed
+
     def _age(self, record: Record) -> float:
         """Return how old a payment is, in the seconds of its scenario."""
         return (self._clock() - record.prompt.sent_at) * self._speed
@@ -682,7 +761,7 @@ class Ledger:
         """Describe a payment as status answers do."""
         prompt, step = record.prompt, self._step(record)
         paid, status = step.status == PaymentStatus.COMPLETED, PaymentStatus.parse(step.status)
-        changed_at = self._time(prompt.sent_at + step.at_seconds / self._speed)
+        changed_at = self._time(self._since(record, step))
         document: dict[str, object] = {
             "id": record.number,
             "reference": prompt.reference,

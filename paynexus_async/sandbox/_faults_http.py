@@ -14,7 +14,7 @@ from fastapi import Body, FastAPI, Path
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ._described import ORDERED, ORDERS, SCRIPTED, answered
+from ._described import DONE, ORDERED, ORDERS, behind
 from ._engine import Ledger, Request
 from ._faults import CALLS, FAULTS, SECONDS_MAX, SEED_MAX, TIMES_MAX, Fault, Rule, Strike, Told
 from ._refused import refused
@@ -97,7 +97,7 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
     """Let an application take orders for faults."""
     tags: list[str | Enum] = ["Faults"]
 
-    @app.get("/sandbox/faults", tags=tags, responses=answered(ORDERS), response_model=None)
+    @app.get("/sandbox/faults", tags=tags, responses=behind(ORDERS), response_model=None)
     async def faults() -> dict[str, object]:
         """The kinds of fault that there are, and the orders in force."""
         kinds = [
@@ -112,7 +112,7 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
         return {"kinds": kinds, "rules": [_described(rule) for rule in ledger.faults.rules]}
 
     @app.post(
-        "/sandbox/faults", tags=tags, responses=answered(ORDERED, 400, 422), response_model=None
+        "/sandbox/faults", tags=tags, responses=behind(ORDERED, 400, 422), response_model=None
     )
     async def order(
         kind: Annotated[str, Body(json_schema_extra={"enum": [*FAULTS]})],
@@ -139,7 +139,7 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
     @app.delete(
         "/sandbox/faults/{id}",
         tags=tags,
-        responses=answered(SCRIPTED, 422),
+        responses=behind(DONE, 422),
         response_model=None,
     )
     async def take_back(number: Annotated[int, Path(alias="id")]) -> dict[str, object]:
@@ -147,7 +147,7 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
         ledger.faults.remove(number)
         return {"success": True}
 
-    @app.delete("/sandbox/faults", tags=tags, responses=answered(SCRIPTED), response_model=None)
+    @app.delete("/sandbox/faults", tags=tags, responses=behind(DONE), response_model=None)
     async def take_all_back() -> dict[str, object]:
         """Take all orders back."""
         ledger.faults.clear()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from ._engine import Ledger
+    from ._events import Events
     from ._faults import Faults
 
 __all__ = ["SandboxServer"]
@@ -27,6 +28,17 @@ _PORT_MAX: Final = 65_535
 
 # Without any handler, Python prints uvicorn's warnings (a client's garbage) among a test's output.
 logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, events: Events) -> None:
+        super().__init__(config)
+        self._events = events
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the pages go first: their streams would never end by themselves."""
+        self._events.close()
+        await super().shutdown(sockets)
 
 
 class _Protocol(H11Protocol):
@@ -75,6 +87,15 @@ class SandboxServer:
         host, port = self._socket.getsockname()[:2]
         return f"http://{host}:{port}/api"
 
+    @property
+    def page_url(self) -> str:
+        """The address of the page with the phones, such as `http://127.0.0.1:8765/`.
+
+        Raises:
+            RuntimeError: outside the `with` block.
+        """
+        return self.url.removesuffix("api")
+
     def __enter__(self) -> Self:
         """Listen, and answer from now on.
 
@@ -94,15 +115,16 @@ class SandboxServer:
         except OSError as error:
             msg = f"cannot listen on {host}:{port}: {error.strerror}"
             raise OSError(error.errno, msg) from error
+        app = create_app(self.ledger)
         config = uvicorn.Config(
-            create_app(self.ledger),
+            app,
             http=_Protocol,
             log_config=None,
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config, app.state.events)
         # The socket listens already: who connects before the loop runs waits in its queue.
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="paynexus-sandbox", daemon=True

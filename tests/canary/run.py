@@ -89,7 +89,7 @@ def run(folder: Path, tests: Sequence[str] = ("tests",), mutants: Sequence[Mutan
 def _copy(project: Path) -> None:
     """Copy what the tests read. Marks go into the tests, and into the sandbox's well-known keys."""
     leave = shutil.ignore_patterns("__pycache__", "node_modules", ".*")
-    for name in (PACKAGE, "tests", "benchmarks"):
+    for name in (PACKAGE, "tests", "benchmarks", "docs"):
         shutil.copytree(ROOT / name, project / name, ignore=leave)
     for name in ("README.md", "SECURITY.md", "pyproject.toml"):
         shutil.copy(ROOT / name, project / name)

@@ -592,3 +592,60 @@ def test_no_repr_shows_a_phone(world: World):
     truth, record = world.ledger.payment(reference), world.ledger.records[0]
     assert repr(reply) == "<Reply 200>"
     assert "746990866" not in repr(truth) + repr(record) + repr(record.prompt)
+
+
+def test_a_person_is_the_customer_while_a_page_is_open():
+    """With the last page, they go; a named customer stays."""
+    ledger = World().ledger
+    assert ledger.customer.name == "paid"
+    ledger.opened()
+    ledger.opened()
+    ledger.closed()
+    assert ledger.customer.name == "person"
+    ledger.closed()
+    assert ledger.customer.name == "paid"
+    named = World(customer="stuck").ledger
+    named.opened()
+    assert named.customer.name == "stuck"
+
+
+def test_what_was_left_after_each_payment(held: World):
+    """As its confirmation says it; after the balance was set, nobody knows that of earlier ones."""
+    first, second, declined = (prompted(held, amount=n) for n in (100, 200, 300))
+    for reference in (first, second):
+        held.ledger.enter_pin(reference, PIN)
+        held.now += 5
+    held.ledger.decline(declined)
+    after = [held.ledger.balance_after(name) for name in (first, second, declined)]
+    assert after == [BALANCE - 100, BALANCE - 300, None]
+    held.ledger.set_balance("0746990866", 50)
+    third = prompted(held, amount=20)
+    held.ledger.enter_pin(third, PIN)
+    held.now += 5
+    assert held.ledger.balance_after(first) is None
+    assert held.ledger.balance_after(third) == held.ledger.balance("0746990866") == 30
+
+
+def test_the_truth_tells_when_why_and_whether_somebody_is_waited_for(held: World):
+    """And when the prompt runs out, on the ledger's clock."""
+    reference = prompted(held)
+    truth = held.ledger.payment(reference)
+    assert (truth.since, truth.waits, truth.expires_at) == (NOON, True, NOON + 60)
+    held.now += 60
+    truth = held.ledger.payment(reference)
+    assert (truth.since, truth.waits, truth.expires_at) == (NOON + 60, False, None)
+    assert truth.failure_reason == "No response from user"
+    held.ledger.script(Scenario("odd", (Step(0, "failed", {"failure_reason": 7}),)))
+    assert held.ledger.payment(prompted(held)).failure_reason is None
+
+
+def test_calls_are_numbered_and_tell_what_is_left_of_the_quota():
+    """Nothing is left to tell where there is no plan, or no key."""
+    world = World(plan="trial")
+    world.call("GET", "/payments")
+    world.call("GET", "/payments", key=None)
+    world.call("GET", "/payments")
+    assert [(c.number, c.remaining) for c in world.ledger.calls] == [(1, 29), (2, None), (3, 28)]
+    world = World()
+    world.call("GET", "/payments")
+    assert world.ledger.calls[0].remaining is None
