@@ -138,7 +138,14 @@ def validate_phone(phone: str, /, *, common: Flattened = _DEFAULTS) -> int:
 
 
 @app.command
-def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float = 1.0) -> int:
+def sandbox(
+    *,
+    port: int = SANDBOX_PORT,
+    plan: str | None = None,
+    speed: float = 1.0,
+    store: str | None = None,
+    webhooks_anywhere: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
     """Run a complete PayNexus on this machine, until Ctrl-C.
 
     Parameters
@@ -149,10 +156,16 @@ def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float =
         Limit calls as this plan does: trial, basic, professional or enterprise.
     speed
         How much faster than life payments go; 10 expires a prompt in six seconds.
+    store
+        A file that keeps payments, webhooks and quotas, so that a restart goes on with them.
+    webhooks_anywhere
+        Send webhooks to any URL, such as a tunnel's; without this, to this machine only.
     """
     from ._sandbox import serve  # a web framework: only when it is asked for
 
-    return serve(port=port, plan=plan, speed=speed)
+    return serve(
+        port=port, plan=plan, speed=speed, store=store, webhooks_anywhere=webhooks_anywhere
+    )
 
 
 @app.command

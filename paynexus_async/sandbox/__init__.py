@@ -6,7 +6,7 @@
 
 The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
 phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
-payment.
+payment; `ledger.webhooks` tells endpoints of payments; `SQLiteStore` keeps it all in a file.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ from ._engine import (
     Truth,
 )
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
+from ._webhooks import DISORDERS, Delivery, Endpoint, Post, RegistrationError, Webhooks
 
 if TYPE_CHECKING:
     from ._app import create_app
     from ._server import SandboxServer
+    from ._store import SQLiteStore, StoreError
 
 __all__ = [
     "BALANCE",
+    "DISORDERS",
     "MAGIC",
     "PIN",
     "PLANS",
@@ -45,23 +48,34 @@ __all__ = [
     "SCENARIOS",
     "SECRET_KEY",
     "Call",
+    "Delivery",
+    "Endpoint",
     "Ledger",
     "Magic",
     "Plan",
+    "Post",
     "Prompt",
     "Record",
+    "RegistrationError",
     "Reply",
     "Request",
+    "SQLiteStore",
     "SandboxServer",
     "Scenario",
     "Step",
+    "StoreError",
     "Truth",
+    "Webhooks",
     "create_app",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Load the web framework only when it is asked for: the ledger does without."""
+    """Load the web framework, and SQLite, only when they are asked for: the ledger does without."""
+    if name in {"SQLiteStore", "StoreError"}:
+        from . import _store
+
+        return getattr(_store, name)
     if name not in {"SandboxServer", "create_app"}:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

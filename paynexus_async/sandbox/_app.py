@@ -17,9 +17,23 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..phone import mask_phones
-from ._described import CALLS, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, SCRIPTED, answered
+from ._described import (
+    CALLS,
+    DISTURBED,
+    DONE,
+    HEALTH,
+    OPERATIONS,
+    PAYMENTS,
+    PROMPTS,
+    REGISTERED,
+    SCRIPTED,
+    SENT_AGAIN,
+    WEBHOOKS,
+    answered,
+)
 from ._engine import BODY_BYTES_MAX, Ledger, Request
 from ._scenarios import SCENARIOS
+from ._webhooks import DISORDERS, EVENTS, Endpoint, RegistrationError
 
 __all__ = ["create_app"]
 
@@ -34,6 +48,8 @@ _KEYS = [
 def create_app(ledger: Ledger) -> FastAPI:
     """Build the web application of one ledger.
 
+    It answers, and sends nothing: webhooks go out where a `SandboxServer` runs.
+
     Args:
         ledger: answers every call; several applications may share it.
     """
@@ -45,6 +61,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     )
     _add_api(app, ledger)
     _add_control(app, ledger)
+    _add_webhooks(app, ledger)
 
     @app.exception_handler(HTTPException)
     async def envelope(request: HTTPRequest, error: HTTPException) -> Response:
@@ -139,6 +156,122 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
         except ValueError as error:
             return _error(422, "VALIDATION_ERROR", str(error))
         return JSONResponse({"success": True})
+
+
+def _add_webhooks(app: FastAPI, ledger: Ledger) -> None:
+    tags: list[str | Enum] = ["Webhooks"]
+    webhooks = ledger.webhooks
+
+    def none(what: str) -> Response:
+        return _error(404, "NOT_FOUND", f"There is no such {what}.")
+
+    @app.get("/sandbox/webhooks", tags=tags, responses=answered(WEBHOOKS), response_model=None)
+    async def look() -> dict[str, object]:
+        """Who is told of payments, and how the latest deliveries went."""
+        return {
+            "endpoints": [_shown(endpoint) for endpoint in webhooks.endpoints],
+            "deliveries": [
+                {
+                    "id": delivery.number,
+                    "event": delivery.event,
+                    "reference": delivery.reference,
+                    "url": delivery.url,
+                    "attempt": delivery.attempt,
+                    "status_code": delivery.status_code,
+                    "error": delivery.error,
+                    "at": delivery.at,
+                    "due_at": delivery.due_at,
+                    "acknowledged": delivery.acknowledged,
+                    "disorder": sorted(delivery.disorder),
+                }
+                for delivery in webhooks.deliveries
+            ],
+            "disorders": [{"name": n, "happens": happens} for n, happens in DISORDERS.items()],
+        }
+
+    @app.post(
+        "/sandbox/webhooks",
+        tags=tags,
+        responses=answered(REGISTERED, 400, 422),
+        response_model=None,
+    )
+    async def register(
+        url: Annotated[str, Body(embed=True)],
+        name: Annotated[str, Body()] = "by hand",
+        events: Annotated[list[str], Body()] = list(EVENTS),  # noqa: B006  # FastAPI copies it
+    ) -> Response:
+        """Register an endpoint by hand; the answer holds its secret."""
+        try:
+            endpoint = webhooks.register(url, name=name, events=events)
+        except RegistrationError as error:
+            return _error(422, "VALIDATION_ERROR", str(error), errors=error.errors)
+        return JSONResponse(
+            {
+                "id": endpoint.number,
+                "name": endpoint.name,
+                "url": endpoint.url,
+                "events": list(endpoint.events),
+                "secret": endpoint.secret,
+            }
+        )
+
+    @app.delete(
+        "/sandbox/webhooks/{endpoint}",
+        tags=tags,
+        responses=answered(DONE, 404, 422),
+        response_model=None,
+    )
+    async def remove(endpoint: int) -> Response:
+        """Remove an endpoint; what is due to it is not sent."""
+        try:
+            webhooks.remove(endpoint)
+        except KeyError:
+            return none("endpoint")
+        return JSONResponse({"success": True})
+
+    @app.post(
+        "/sandbox/webhooks/{endpoint}/disorder",
+        tags=tags,
+        responses=answered(DISTURBED, 400, 404, 422),
+        response_model=None,
+    )
+    async def disturb(
+        endpoint: int,
+        disorder: Annotated[list[str], Body(json_schema_extra={"items": {"enum": [*DISORDERS]}})],
+        times: Annotated[int | None, Body()] = None,
+    ) -> Response:
+        """Let deliveries to an endpoint go wrong: all that come, or so many."""
+        try:
+            return JSONResponse(_shown(webhooks.disturb(endpoint, disorder, times=times)))
+        except KeyError:
+            return none("endpoint")
+        except ValueError as error:
+            return _error(422, "VALIDATION_ERROR", str(error))
+
+    @app.post(
+        "/sandbox/webhooks/deliveries/{delivery}/resend",
+        tags=tags,
+        responses=answered(SENT_AGAIN, 404, 422),
+        response_model=None,
+    )
+    async def resend(delivery: int) -> Response:
+        """Send a delivery once more, now, signed as it should be; it gets an id of its own."""
+        try:
+            return JSONResponse({"id": webhooks.resend(delivery).number})
+        except KeyError:
+            return none("delivery")
+
+
+def _shown(endpoint: Endpoint) -> dict[str, object]:
+    """Show an endpoint, without its secret."""
+    return {
+        "id": endpoint.number,
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "events": list(endpoint.events),
+        "disorder": sorted(endpoint.disorder),
+        "disorder_left": endpoint.disorder_left,
+    }
 
 
 async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 import uvicorn
 
 from ._app import create_app
+from ._sender import send_due
 
 if TYPE_CHECKING:
     from ._engine import Ledger
@@ -24,8 +26,23 @@ _PORT_MAX: Final = 65_535
 logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
 
 
+class _Server(uvicorn.Server):
+    """Serves an application, and sends its ledger's webhooks meanwhile."""
+
+    def __init__(self, config: uvicorn.Config, ledger: Ledger) -> None:
+        super().__init__(config)
+        self._ledger = ledger
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until it is told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            sender = tasks.create_task(send_due(self._ledger.webhooks))
+            await super().serve(sockets)
+            sender.cancel()
+
+
 class SandboxServer:
-    """Serves a ledger over HTTP while its `with` block runs.
+    """Serves a ledger over HTTP while its `with` block runs, and sends its webhooks.
 
     Works beside any event loop, or none: it has a thread and a loop of its own.
     """
@@ -83,7 +100,7 @@ class SandboxServer:
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config, self.ledger)
         # The socket listens already: who connects before the loop runs waits in its queue.
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="paynexus-sandbox", daemon=True
