@@ -46,7 +46,7 @@ async def _send_all(client: httpx.AsyncClient, webhooks: Webhooks, posts: Iterab
         try:
             status_code = await _send(client, webhooks, post)
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # a TimeoutError is one
-            words = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS_MAX]
+            words = f"{type(error).__name__}: {error}".removesuffix(": ")[:_ERROR_CHARACTERS_MAX]
             webhooks.answered(post.delivery, error=words)
         else:
             webhooks.answered(post.delivery, status_code)

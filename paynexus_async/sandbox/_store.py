@@ -103,7 +103,7 @@ class SQLiteStore:
 
     def put(self, kind: str, name: str, value: object) -> None:
         """Keep a value instead of the one that had this name."""
-        text = json.dumps(_plain(value), separators=(",", ":"))
+        text = json.dumps(value, default=_plain, separators=(",", ":"))
         self._connection.execute("REPLACE INTO state VALUES (?, ?, ?)", (kind, name, text))
 
     def drop(self, kind: str, name: str) -> None:
@@ -150,13 +150,9 @@ class SQLiteStore:
         execute("PRAGMA synchronous = NORMAL")  # a process that is killed loses nothing
 
 
-def _plain(value: object) -> object:
-    """Return a value in JSON's terms."""
-    if attrs.has(type(value)):
-        return attrs.asdict(value, retain_collection_types=False)  # type: ignore[arg-type]
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def _plain(value: attrs.AttrsInstance | frozenset[str]) -> object:
+    """Return one of this package's values, or a set in it, in JSON's terms."""
+    return sorted(value) if isinstance(value, frozenset) else attrs.asdict(value)
 
 
 def _as_it_is(value: object) -> object:

@@ -130,6 +130,7 @@ class Delivery:
         at: when it was last tried; before that, when the event happened.
         due_at: when it is tried next; `None` if it is not.
         disorder: what happens to it.
+        held: whether it waits for the next event to go first.
         attempt: how often it was tried.
         status_code: of the latest answer.
         error: why there was none, or no try.
@@ -145,6 +146,7 @@ class Delivery:
     at: float
     due_at: float | None
     disorder: frozenset[str] = frozenset()
+    held: bool = False
     attempt: int = 0
     status_code: int | None = None
     error: str | None = None
@@ -223,7 +225,7 @@ class Webhooks:
         # Of one that was removed, deliveries are left: they are not another's.
         known = [*self._endpoints, *(d.endpoint for d in self._deliveries.values())]
         self._endpoint_numbers = count(max(known, default=0) + 1)
-        self._held: dict[int, int] = {}
+        self._held = {d.endpoint: d.number for d in self._pending.values() if d.held}
         self._told: dict[str, int] = dict(store.kept("told"))
         self._month: tuple[float, int] = next((tuple(m) for _, m in store.kept("month")), (0.0, 0))
         self._agenda: list[tuple[float, int, str]] = []
@@ -478,15 +480,17 @@ class Webhooks:
             due_at += self._between(5, 60, f"delay of {delivery.number}")
         held = self._pending.get(self._held.pop(delivery.endpoint, 0))
         if held is not None:  # it goes after this one
-            self._keep(attrs.evolve(held, due_at=due_at + 1 / self._speed))
-        elif "reorder" in disorder:
+            self._keep(attrs.evolve(held, due_at=due_at + 1 / self._speed, held=False))
+        hold = held is None and "reorder" in disorder
+        if hold:
             due_at += _HELD_SECONDS_MAX / self._speed
             self._held[delivery.endpoint] = delivery.number
-        delivery = attrs.evolve(delivery, due_at=due_at, disorder=disorder)
+        delivery = attrs.evolve(delivery, due_at=due_at, disorder=disorder, held=hold)
         self._keep(delivery)
         if "duplicate" in disorder:
             later = due_at + self._between(0, 5, f"duplicate of {delivery.number}")
-            self._keep(attrs.evolve(delivery, number=next(self._numbers), due_at=later))
+            number = next(self._numbers)
+            self._keep(attrs.evolve(delivery, number=number, due_at=later, held=False))
 
     def _counted(self, now: float) -> bool:
         """Take one delivery out of the plan's month, if there is one left."""
