@@ -332,7 +332,7 @@ OPERATIONS: Final = (
                 "data": {
                     "id": 1,
                     **_ENDPOINT_GIVEN,
-                    "secret": "whsec_…",
+                    "secret": f"whsec_{'0' * 32}",
                     "created_at": "2026-01-27T10:17:18+03:00",
                 },
             },

@@ -267,7 +267,11 @@ class _Window:
 
 
 class Ledger:
-    """A PayNexus: what was asked of it, what it sent, and what is true of each payment."""
+    """A PayNexus: what was asked of it, what it sent, and what is true of each payment.
+
+    Attributes:
+        webhooks: who is told of payments, and how that went.
+    """
 
     def __init__(
         self,
@@ -332,7 +336,6 @@ class Ledger:
             anywhere=webhooks_anywhere,
             store=self._store,
         )
-        """Who is told of payments, and how that went."""
         self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
         self._by_amount = {m.amount: SCENARIOS[m.scenario] for m in MAGIC}
 

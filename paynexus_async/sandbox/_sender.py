@@ -45,7 +45,8 @@ async def _send_all(client: httpx.AsyncClient, webhooks: Webhooks, posts: Iterab
     for post in posts:
         try:
             status_code = await _send(client, webhooks, post)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # a TimeoutError is one
+        # A TimeoutError is an OSError; of hosts that are no names, idna raises a ValueError.
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             words = f"{type(error).__name__}: {error}".removesuffix(": ")[:_ERROR_CHARACTERS_MAX]
             webhooks.answered(post.delivery, error=words)
         else:

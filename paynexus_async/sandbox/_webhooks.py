@@ -496,12 +496,13 @@ class Webhooks:
         """Take one delivery out of the plan's month, if there is one left."""
         if self._monthly is None:
             return True
-        ends_at, left = self._month
+        ends_at, used = self._month
         if now >= ends_at:
-            ends_at, left = now + _MONTH_SECONDS, self._monthly
-        self._month = (ends_at, max(0, left - 1))
+            ends_at, used = now + _MONTH_SECONDS, 0
+        allowed = used < self._monthly
+        self._month = (ends_at, used + allowed)
         self._store.put("month", "", self._month)
-        return left > 0
+        return allowed
 
     def _keep(self, delivery: Delivery) -> None:
         number = delivery.number

@@ -213,6 +213,17 @@ def test_nothing_leaves_this_machine_unless_it_may(clock: Clock, monkeypatch):
     assert delivery.error == "InvalidURL: this sandbox sends to this machine only"
 
 
+def test_a_host_that_is_no_name_is_logged(clock: Clock):
+    """Whatever exception a library has for it."""
+    ledger = Ledger(clock=clock, webhooks_anywhere=True)
+    ledger.webhooks.register("http://xn--/")
+    with SandboxServer(ledger) as server:
+        headers = {"X-API-Key": SECRET_KEY}
+        httpx.post(f"{server.url}/mpesa/payment/initiate", json=PAY, headers=headers)
+        until(lambda: ledger.webhooks.deliveries and ledger.webhooks.deliveries[0].attempt)
+    assert str(ledger.webhooks.deliveries[0].error).startswith("IDNAError")
+
+
 # --- By hand, over HTTP
 
 

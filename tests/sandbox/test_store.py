@@ -11,6 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from paynexus_async.sandbox import (
     SCENARIOS,
     SECRET_KEY,
     Ledger,
+    Plan,
     Request,
     Scenario,
     SQLiteStore,
@@ -188,6 +190,22 @@ def test_a_quota_is_not_filled_up_by_a_restart(path: Path):
     assert world.store is not None
     world.store.close()
     assert SECRET_KEY.encode() not in path.read_bytes()
+
+
+def test_a_month_of_webhooks_is_not_filled_up_by_a_restart(path: Path):
+    """It goes on counting."""
+    world = World(path, plan=Plan("tiny", {60: 100}, webhooks=2))
+    world.ledger.webhooks.register(URL)
+    sent = []
+    for _ in range(3):
+        world.ledger.script("stuck")
+        world.initiate()
+        sent.append(len(world.ledger.webhooks.due()))
+        world.ledger.webhooks.answered(len(sent), 200)
+        world.restart()
+    assert sent == [1, 1, 0]
+    assert world.store is not None
+    world.store.close()
 
 
 def test_forgotten_windows_and_deliveries_leave_the_file(path: Path, monkeypatch):
@@ -381,3 +399,23 @@ def test_a_killed_sandbox_has_lost_nothing_that_it_answered(path: Path):
         ledger = Ledger(clock=lambda: NOON, store=store)
         assert ledger.webhooks.endpoints[0].secret == registered["secret"]
         assert [d.event for d in ledger.webhooks.deliveries][:1] == ["payment.initiated"]
+
+
+def test_a_sandbox_killed_in_the_middle_has_every_payment_that_it_answered(path: Path):
+    """At any moment of a run of calls; and no half of one."""
+    sandbox = Process(path)
+    answered = []
+    timer = threading.Timer(0.5, sandbox.kill)
+    timer.start()
+    with httpx.Client(headers={"X-API-Key": SECRET_KEY}) as client, pytest.raises(httpx.HTTPError):
+        while True:
+            reply = client.post(f"{sandbox.url}/mpesa/payment/initiate", json=PAY)
+            answered.append(reply.json()["data"]["reference"])
+    timer.join()
+    with SQLiteStore(path) as store:
+        ledger = Ledger(clock=lambda: NOON, store=store)
+    kept = [prompt.reference for prompt in ledger.prompts]
+    assert answered
+    assert kept[: len(answered)] == answered
+    assert len(kept) <= len(answered) + 1
+    assert len({record.number for record in ledger.records}) == len(kept)
