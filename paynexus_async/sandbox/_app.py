@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated
 
@@ -17,23 +16,11 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..phone import mask_phones
-from ._described import (
-    CALLS,
-    DISTURBED,
-    DONE,
-    HEALTH,
-    OPERATIONS,
-    PAYMENTS,
-    PROMPTS,
-    REGISTERED,
-    SCRIPTED,
-    SENT_AGAIN,
-    WEBHOOKS,
-    answered,
-)
+from ._described import CALLS, DONE, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, answered
 from ._engine import BODY_BYTES_MAX, Ledger, Request
+from ._refused import refused
 from ._scenarios import SCENARIOS
-from ._webhooks import DISORDERS, EVENTS, Endpoint, RegistrationError
+from ._webhooks_http import add_webhooks
 
 __all__ = ["create_app"]
 
@@ -61,7 +48,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     )
     _add_api(app, ledger)
     _add_control(app, ledger)
-    _add_webhooks(app, ledger)
+    add_webhooks(app, ledger)
 
     @app.exception_handler(HTTPException)
     async def envelope(request: HTTPRequest, error: HTTPException) -> Response:
@@ -70,13 +57,13 @@ def create_app(ledger: Ledger) -> FastAPI:
             return await _handle(ledger, request)
         # Not the API's: were it answered, a client with a wrong base URL would pass its tests.
         word = f"There is nothing here: the API is below {_BASE}."
-        return _error(error.status_code, "NOT_FOUND", word, headers=error.headers)
+        return refused(error.status_code, "NOT_FOUND", word, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: HTTPRequest, error: RequestValidationError) -> Response:
         """Refuse a malformed control request in that shape as well."""
         errors = {".".join(map(str, e["loc"][1:])): [e["msg"]] for e in error.errors()}
-        return _error(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
+        return refused(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
 
     return app
 
@@ -140,9 +127,7 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
         """The latest API calls."""
         return [attrs.asdict(call) for call in ledger.calls]
 
-    @app.post(
-        "/sandbox/script", tags=tags, responses=answered(SCRIPTED, 400, 422), response_model=None
-    )
+    @app.post("/sandbox/script", tags=tags, responses=answered(DONE, 400, 422), response_model=None)
     async def script(
         scenario: Annotated[str, Body(json_schema_extra={"enum": [*SCENARIOS]})],
         phone: Annotated[str | None, Body()] = None,
@@ -152,126 +137,10 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             ledger.script(scenario, phone=phone)
         except KeyError:
             word = f"scenario is one of {', '.join(SCENARIOS)}"
-            return _error(422, "VALIDATION_ERROR", word)
+            return refused(422, "VALIDATION_ERROR", word)
         except ValueError as error:
-            return _error(422, "VALIDATION_ERROR", str(error))
+            return refused(422, "VALIDATION_ERROR", str(error))
         return JSONResponse({"success": True})
-
-
-def _add_webhooks(app: FastAPI, ledger: Ledger) -> None:
-    tags: list[str | Enum] = ["Webhooks"]
-    webhooks = ledger.webhooks
-
-    def none(what: str) -> Response:
-        return _error(404, "NOT_FOUND", f"There is no such {what}.")
-
-    @app.get("/sandbox/webhooks", tags=tags, responses=answered(WEBHOOKS), response_model=None)
-    async def look() -> dict[str, object]:
-        """Who is told of payments, and how the latest deliveries went."""
-        return {
-            "endpoints": [_shown(endpoint) for endpoint in webhooks.endpoints],
-            "deliveries": [
-                {
-                    "id": delivery.number,
-                    "event": delivery.event,
-                    "reference": delivery.reference,
-                    "url": delivery.url,
-                    "attempt": delivery.attempt,
-                    "status_code": delivery.status_code,
-                    "error": delivery.error,
-                    "at": delivery.at,
-                    "due_at": delivery.due_at,
-                    "acknowledged": delivery.acknowledged,
-                    "disorder": sorted(delivery.disorder),
-                }
-                for delivery in webhooks.deliveries
-            ],
-            "disorders": [{"name": n, "happens": happens} for n, happens in DISORDERS.items()],
-        }
-
-    @app.post(
-        "/sandbox/webhooks",
-        tags=tags,
-        responses=answered(REGISTERED, 400, 422),
-        response_model=None,
-    )
-    async def register(
-        url: Annotated[str, Body(embed=True)],
-        name: Annotated[str, Body()] = "by hand",
-        events: Annotated[list[str], Body()] = list(EVENTS),  # noqa: B006  # FastAPI copies it
-    ) -> Response:
-        """Register an endpoint by hand; the answer holds its secret."""
-        try:
-            endpoint = webhooks.register(url, name=name, events=events)
-        except RegistrationError as error:
-            return _error(422, "VALIDATION_ERROR", str(error), errors=error.errors)
-        return JSONResponse(
-            {
-                "id": endpoint.number,
-                "name": endpoint.name,
-                "url": endpoint.url,
-                "events": list(endpoint.events),
-                "secret": endpoint.secret,
-            }
-        )
-
-    @app.delete(
-        "/sandbox/webhooks/{endpoint}",
-        tags=tags,
-        responses=answered(DONE, 404, 422),
-        response_model=None,
-    )
-    async def remove(endpoint: int) -> Response:
-        """Remove an endpoint; what is due to it is not sent."""
-        try:
-            webhooks.remove(endpoint)
-        except KeyError:
-            return none("endpoint")
-        return JSONResponse({"success": True})
-
-    @app.post(
-        "/sandbox/webhooks/{endpoint}/disorder",
-        tags=tags,
-        responses=answered(DISTURBED, 400, 404, 422),
-        response_model=None,
-    )
-    async def disturb(
-        endpoint: int,
-        disorder: Annotated[list[str], Body(json_schema_extra={"items": {"enum": [*DISORDERS]}})],
-        times: Annotated[int | None, Body()] = None,
-    ) -> Response:
-        """Let deliveries to an endpoint go wrong: all that come, or so many."""
-        try:
-            return JSONResponse(_shown(webhooks.disturb(endpoint, disorder, times=times)))
-        except KeyError:
-            return none("endpoint")
-        except ValueError as error:
-            return _error(422, "VALIDATION_ERROR", str(error))
-
-    @app.post(
-        "/sandbox/webhooks/deliveries/{delivery}/resend",
-        tags=tags,
-        responses=answered(SENT_AGAIN, 404, 422),
-        response_model=None,
-    )
-    async def resend(delivery: int) -> Response:
-        """Send a delivery once more, now, signed as it should be; it gets an id of its own."""
-        try:
-            return JSONResponse({"id": webhooks.resend(delivery).number})
-        except KeyError:
-            return none("delivery")
-
-
-def _shown(endpoint: Endpoint) -> dict[str, object]:
-    """Show an endpoint, without its secret."""
-    return {
-        "id": endpoint.number,
-        "name": endpoint.name,
-        "url": endpoint.url,
-        "events": list(endpoint.events),
-        "disorder": sorted(endpoint.disorder),
-        "disorder_left": endpoint.disorder_left,
-    }
 
 
 async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
@@ -283,7 +152,7 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
             if len(body) > BODY_BYTES_MAX:
                 break  # the ledger refuses it as it is
     except ClientDisconnect:  # nobody reads this answer, and half a request prompts nobody
-        return _error(400, "BAD_REQUEST", "The request did not arrive whole.")
+        return refused(400, "BAD_REQUEST", "The request did not arrive whole.")
     reply = ledger.handle(
         Request(
             method=request.method,
@@ -296,20 +165,6 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
     return JSONResponse(
         dict(reply.document), status_code=reply.status_code, headers=dict(reply.headers)
     )
-
-
-def _error(
-    status_code: int,
-    code: str,
-    message: str,
-    *,
-    errors: Mapping[str, list[str]] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    document = {"success": False, "error": code.lower(), "code": code, "message": message}
-    if errors:
-        document |= {"errors": errors}
-    return JSONResponse(document, status_code=status_code, headers=headers)
 
 
 def _key(request: HTTPRequest) -> str | None:

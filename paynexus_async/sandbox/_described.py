@@ -19,7 +19,6 @@ __all__ = [
     "PAYMENTS",
     "PROMPTS",
     "REGISTERED",
-    "SCRIPTED",
     "SENT_AGAIN",
     "WEBHOOKS",
     "Operation",
@@ -364,7 +363,7 @@ CALLS: Final = _list(
         }
     )
 )
-SCRIPTED: Final = _object({"success": {"const": True}})
+DONE: Final = _object({"success": {"const": True}})
 
 # --- Webhooks, behind the scenes
 
@@ -399,4 +398,3 @@ WEBHOOKS: Final = _object(
 REGISTERED: Final = _object({**_ENDPOINT, "secret": _TEXT})
 DISTURBED: Final = _object({**_ENDPOINT, **_DISTURBANCE})
 SENT_AGAIN: Final = _object({"id": _NUMBER})
-DONE: Final = _object({"success": {"const": True}})

@@ -160,8 +160,8 @@ def _as_it_is(value: object) -> object:
 
 
 def _scenario(value: Mapping[str, Any]) -> Scenario:
-    steps = tuple(Step(**step) for step in value["steps"])
-    scenario = Scenario(value["name"], steps, frozenset(value["missing"]))
+    steps, missing = tuple(Step(**step) for step in value["steps"]), frozenset(value["missing"])
+    scenario = attrs.evolve(Scenario(**value), steps=steps, missing=missing)
     # The engine knows whoever holds the phone by identity.
     known = SCENARIOS.get(scenario.name)
     return known if known is not None and known == scenario else scenario

@@ -237,12 +237,13 @@ class Webhooks:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints that are registered, in order."""
-        return tuple(self._endpoints.values())
+        # A copy is one step, and a tuple is not: another thread may add meanwhile.
+        return tuple(self._endpoints.copy().values())
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
         """The latest deliveries, in order: those that wait, and how the others went."""
-        return tuple(self._deliveries.values())
+        return tuple(self._deliveries.copy().values())
 
     def register(
         self, url: str, *, name: str = "by hand", events: Collection[str] = EVENTS
@@ -285,7 +286,7 @@ class Webhooks:
         with self._store.writing():
             del self._endpoints[endpoint]
             self._store.drop("endpoint", str(endpoint))
-            for delivery in tuple(self._pending.values()):
+            for delivery in self._pending.copy().values():
                 if delivery.endpoint == endpoint:
                     word = "the endpoint was removed"
                     self._keep(attrs.evolve(delivery, due_at=None, error=word))
@@ -360,7 +361,7 @@ class Webhooks:
         now = self._clock()
         found = [
             (delivery.due_at, delivery.number, delivery)
-            for delivery in tuple(self._pending.values())
+            for delivery in self._pending.copy().values()
             if delivery.due_at is not None
             and delivery.due_at <= now
             and endpoint in {None, delivery.endpoint}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from paynexus_async import WebhookSignatureError, parse_webhook
 from paynexus_async.sandbox import (
     DISORDERS,
     MAGIC,
@@ -254,6 +255,33 @@ def test_a_signature_is_the_hmac_of_the_exact_body(world: World):
     }
     if shutil.which("openssl"):
         assert post.headers["X-PayNexus-Signature"] == openssl(secret, post.body)
+
+
+def test_this_package_believes_what_it_should(world: World):
+    """`parse_webhook` takes what the sandbox signs, and not what it missigns or sends late."""
+    secret = world.endpoint.secret
+    reference = world.initiate()
+    world.now += 9
+    initiated, completed = (
+        parse_webhook(post.body, post.headers, secret, now=world.now) for post in world.take()
+    )
+    assert (initiated.name, completed.name) == ("payment.initiated", "payment.completed")
+    assert completed.reference == reference
+    assert completed.payment is not None
+    assert completed.payment.succeeded
+    for disorder, believed in (
+        ("no-timestamp", True), ("prefixed-signature", True), ("wrong-signature", False), ("stale-timestamp", False),
+    ):  # fmt: skip
+        world.ledger.script("stuck")
+        world.webhooks.disturb(world.endpoint.number, {disorder})
+        world.initiate()
+        (post,) = world.take()
+        try:
+            parse_webhook(post.body, post.headers, secret, now=world.now)
+        except WebhookSignatureError:
+            assert not believed
+        else:
+            assert believed
 
 
 def test_each_endpoint_has_a_secret_that_follows_from_the_seed():
