@@ -327,7 +327,7 @@ class Ledger:
         self._calls: deque[Call] = deque(maxlen=CALLS_KEPT_MAX)
         self._store = FORGETFUL if store is None else store
         self._restore()
-        self.webhooks = Webhooks(
+        self.webhooks: Webhooks = Webhooks(
             clock=clock,
             records=self._records,
             speed=speed,

@@ -55,7 +55,7 @@ class SQLiteStore:
             StoreError: if it cannot be opened, is in use, or is something else's or of a later
                 version.
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._lock = threading.RLock()
         self._depth = 0
         try:
