@@ -71,6 +71,7 @@ PURE = {
     "sandbox._engine",
     "sandbox._state",
     "sandbox._webhooks",
+    "sandbox._faults",
 }
 CLOCKS = {"time", "random", "secrets", "asyncio", "anyio", "trio", "socket", "threading"}
 

@@ -20,6 +20,7 @@ from paynexus_async import AsyncPayNexus, exceptions
 from paynexus_async.cli._outcome import Exit
 from paynexus_async.sandbox import (
     DISORDERS,
+    FAULTS,
     MAGIC,
     PUBLIC_KEY,
     SECRET_KEY,
@@ -93,6 +94,16 @@ def test_the_table_of_disorders_is_true(disorder):
 def test_the_table_of_magic_numbers_is_true(magic):
     """It is that of the sandbox."""
     assert f"| `{magic.phone}` | {magic.amount} KES | {magic.happens} |" in TEXT
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_table_of_faults_is_complete(kind):
+    """Those that strike before or after are named once."""
+    name = kind.removesuffix("-before").removesuffix("-after")
+    row = next(
+        line for line in TEXT.splitlines() if f"`{name if name == kind else name + '-…'}`" in line
+    )
+    assert row.startswith("| ")
 
 
 def test_the_table_of_exit_codes_is_complete():

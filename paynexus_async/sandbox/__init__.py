@@ -6,7 +6,8 @@
 
 The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
 phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
-payment; `ledger.webhooks` tells endpoints of payments; `SQLiteStore` keeps it all in a file.
+payment, and `ledger.faults.add(Fault("reset-after", times=1))` what shall go wrong with it.
+`ledger.webhooks` tells endpoints of payments; an `SQLiteStore` keeps it all in a file.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ._engine import (
     Request,
     Truth,
 )
+from ._faults import FAULTS, Fault, Faults
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 from ._webhooks import DISORDERS, Delivery, Endpoint, Post, RegistrationError, Webhooks
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BALANCE",
     "DISORDERS",
+    "FAULTS",
     "MAGIC",
     "PIN",
     "PLANS",
@@ -50,6 +53,8 @@ __all__ = [
     "Call",
     "Delivery",
     "Endpoint",
+    "Fault",
+    "Faults",
     "Ledger",
     "Magic",
     "Plan",

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from ..phone import mask_phones
 from ._described import CALLS, DONE, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, answered
 from ._engine import BODY_BYTES_MAX, Ledger, Request
+from ._faults_http import add_faults, tell
 from ._refused import refused
 from ._scenarios import SCENARIOS
 from ._webhooks_http import add_webhooks
@@ -49,6 +50,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     _add_api(app, ledger)
     _add_control(app, ledger)
     add_webhooks(app, ledger)
+    add_faults(app, ledger)
 
     @app.exception_handler(HTTPException)
     async def envelope(request: HTTPRequest, error: HTTPException) -> Response:
@@ -153,15 +155,17 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
                 break  # the ledger refuses it as it is
     except ClientDisconnect:  # nobody reads this answer, and half a request prompts nobody
         return refused(400, "BAD_REQUEST", "The request did not arrive whole.")
-    reply = ledger.handle(
-        Request(
-            method=request.method,
-            path=request.url.path.removeprefix(_BASE),
-            key=_key(request),
-            body=bytes(body),
-            query=dict(request.query_params),
-        )
+    asked = Request(
+        method=request.method,
+        path=request.url.path.removeprefix(_BASE),
+        key=_key(request),
+        body=bytes(body),
+        query=dict(request.query_params),
     )
+    strike = ledger.faults.strike(asked)
+    if strike is not None:
+        return await tell(ledger, asked, strike)
+    reply = ledger.handle(asked)
     return JSONResponse(
         dict(reply.document), status_code=reply.status_code, headers=dict(reply.headers)
     )

@@ -10,12 +10,15 @@ import threading
 from typing import TYPE_CHECKING, Final, Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._app import create_app
+from ._faults_http import CONNECTION
 from ._sender import send_due
 
 if TYPE_CHECKING:
     from ._engine import Ledger
+    from ._faults import Faults
 
 __all__ = ["SandboxServer"]
 
@@ -41,6 +44,14 @@ class _Server(uvicorn.Server):
             sender.cancel()
 
 
+class _Protocol(H11Protocol):
+    """Lets the application have its connection, which a fault may break."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, CONNECTION: transport}
+
+
 class SandboxServer:
     """Serves a ledger over HTTP while its `with` block runs, and sends its webhooks.
 
@@ -60,6 +71,11 @@ class SandboxServer:
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def faults(self) -> Faults:
+        """What is ordered to go wrong: `server.faults.add(Fault("reset-after", times=1))`."""
+        return self.ledger.faults
 
     @property
     def url(self) -> str:
@@ -95,6 +111,7 @@ class SandboxServer:
             raise OSError(error.errno, msg) from error
         config = uvicorn.Config(
             create_app(self.ledger),
+            http=_Protocol,
             log_config=None,
             access_log=False,
             lifespan="off",
