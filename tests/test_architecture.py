@@ -41,7 +41,7 @@ LAYERS = [
 
 ONE_HOME = {
     "tenacity": {"_retry"},
-    "httpx": {"_transport", "cli"},
+    "httpx": {"_transport", "cli", "sandbox"},
     "httpcore": set(),
     "aiohttp": {"_readers"},
     "pyreqwest": {"_readers"},
@@ -69,6 +69,8 @@ PURE = {
     "_quota",
     "_prompts",
     "sandbox._engine",
+    "sandbox._state",
+    "sandbox._webhooks",
     "sandbox._faults",
 }
 CLOCKS = {"time", "random", "secrets", "asyncio", "anyio", "trio", "socket", "threading"}

@@ -393,6 +393,33 @@ def test_the_page_is_named_first_and_opened_on_request(capsys, monkeypatch, foun
     assert ("No browser found here" in out) == (not found)
 
 
+def test_a_sandbox_with_a_store_remembers(capsys, monkeypatch, tmp_path):
+    """And lets webhooks out, where it is told to."""
+    store = tmp_path / "store.sqlite"
+    ledgers: list[Ledger] = []
+
+    def stop(ledger: Ledger) -> None:
+        ledgers.append(ledger)
+        ledger.webhooks.register("https://shop.example/")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_sandbox, "_tell_calls", stop)
+    for _ in range(2):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["sandbox", "--port", "0", "--store", str(store), "--webhooks-anywhere"])
+        assert caught.value.code == 0
+    assert [len(ledger.webhooks.endpoints) for ledger in ledgers] == [1, 2]
+    capsys.readouterr()
+
+
+def test_a_store_that_is_none_is_a_matter_of_usage(capsys, tmp_path):
+    """The message names the file."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sandbox", "--port", "0", "--store", str(tmp_path)])
+    assert caught.value.code == 2
+    assert f"the store {tmp_path} cannot be opened" in capsys.readouterr().err
+
+
 def test_the_sandbox_tells_what_a_fault_hid(capsys, monkeypatch):
     """What the caller was told, and what is true."""
     ledger = Ledger(clock=lambda: EPOCH)

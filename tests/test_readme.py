@@ -19,7 +19,15 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from paynexus_async import AsyncPayNexus, exceptions
 from paynexus_async.cli._outcome import Exit
-from paynexus_async.sandbox import FAULTS, MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, create_app
+from paynexus_async.sandbox import (
+    DISORDERS,
+    FAULTS,
+    MAGIC,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    Ledger,
+    create_app,
+)
 
 from .fakes import FakeServer
 
@@ -75,6 +83,12 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys):
 def test_the_blocks_are_found():
     """A README without examples would pass the test above."""
     assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("disorder", DISORDERS)
+def test_the_table_of_disorders_is_true(disorder):
+    """It is that of the sandbox."""
+    assert f"| `{disorder}` | {DISORDERS[disorder]} |" in TEXT
 
 
 @pytest.mark.parametrize("magic", MAGIC, ids=lambda m: m.scenario)

@@ -145,6 +145,8 @@ def sandbox(
     speed: float = 1.0,
     customer: str | None = None,
     open: Annotated[bool, Parameter(negative="")] = False,  # noqa: A002  # the option's name
+    store: str | None = None,
+    webhooks_anywhere: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run a complete PayNexus on this machine, until Ctrl-C, with its phones on a page.
 
@@ -162,10 +164,22 @@ def sandbox(
         and pays after nine seconds while it is not.
     open
         Open the page in the browser.
+    store
+        A file that keeps payments, webhooks and quotas, so that a restart goes on with them.
+    webhooks_anywhere
+        Send webhooks to any URL, such as a tunnel's; without this, to this machine only.
     """
     from ._sandbox import serve  # a web framework: only when it is asked for
 
-    return serve(port=port, plan=plan, speed=speed, customer=customer, browse=open)
+    return serve(
+        port=port,
+        plan=plan,
+        speed=speed,
+        customer=customer,
+        browse=open,
+        store=store,
+        webhooks_anywhere=webhooks_anywhere,
+    )
 
 
 @app.command

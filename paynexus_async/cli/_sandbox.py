@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import time
 import webbrowser
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from .. import AsyncPayNexus, InvalidRequestError, PayNexusError, mask_phones
 from .._schedule import BALANCED, PRIOR, Schedule
-from ..sandbox import MAGIC, PIN, PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
+from ..sandbox import (
+    MAGIC,
+    PIN,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    Ledger,
+    SandboxServer,
+    SQLiteStore,
+    StoreError,
+)
 from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 
@@ -68,15 +78,27 @@ async def _show(paynexus: AsyncPayNexus, report: Report, told: dict[str, str]) -
     report.payment(payment, exit_of_payment(payment))
 
 
-def serve(*, port: int, plan: str | None, speed: float, customer: str | None, browse: bool) -> int:
+def serve(
+    *,
+    port: int,
+    plan: str | None,
+    speed: float,
+    customer: str | None,
+    browse: bool,
+    store: str | None,
+    webhooks_anywhere: bool,
+) -> int:
     """Run a sandbox until Ctrl-C, and tell each call."""
-    ledger = _ledger(plan=plan, speed=speed, customer=customer)
     try:
-        with SandboxServer(ledger, port=port) as server:
-            print(_welcome(server, customer), flush=True)
-            if browse and not webbrowser.open(server.page_url):
-                print(f"No browser found here: open {server.page_url} yourself.", flush=True)
-            _tell_calls(ledger)
+        with nullcontext() if store is None else _store(store) as kept:
+            ledger = _ledger(
+                plan=plan, speed=speed, customer=customer, anywhere=webhooks_anywhere, store=kept
+            )
+            with SandboxServer(ledger, port=port) as server:
+                print(_welcome(server, customer), flush=True)
+                if browse and not webbrowser.open(server.page_url):
+                    print(f"No browser found here: open {server.page_url} yourself.", flush=True)
+                _tell_calls(ledger)
     except OSError as error:
         msg = f"{error}; choose another with --port"
         raise InvalidRequestError(msg) from error
@@ -85,12 +107,32 @@ def serve(*, port: int, plan: str | None, speed: float, customer: str | None, br
     return Exit.COMPLETED
 
 
-def _ledger(*, plan: str | None, speed: float, customer: str | None = None) -> Ledger:
+def _ledger(
+    *,
+    plan: str | None,
+    speed: float,
+    customer: str | None = None,
+    anywhere: bool = False,
+    store: SQLiteStore | None = None,
+) -> Ledger:
     try:
         return Ledger(
-            clock=time.time, plan=plan, speed=speed, seed=time.time_ns(), customer=customer
+            clock=time.time,
+            plan=plan,
+            speed=speed,
+            seed=time.time_ns(),
+            customer=customer,
+            webhooks_anywhere=anywhere,
+            store=store,
         )
     except ValueError as error:
+        raise InvalidRequestError(str(error)) from error
+
+
+def _store(path: str) -> SQLiteStore:
+    try:
+        return SQLiteStore(path)
+    except StoreError as error:
         raise InvalidRequestError(str(error)) from error
 
 

@@ -22,6 +22,7 @@ from ._faults_http import add_faults, tell
 from ._phone import add_phone
 from ._refused import refused
 from ._scenarios import SCENARIOS
+from ._webhooks_http import add_webhooks
 
 __all__ = ["create_app"]
 
@@ -36,6 +37,8 @@ _KEYS = [
 def create_app(ledger: Ledger) -> FastAPI:
     """Build the web application of one ledger.
 
+    It answers, and sends nothing: webhooks go out where a `SandboxServer` runs.
+
     Args:
         ledger: answers every call; several applications may share it.
     """
@@ -47,6 +50,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     )
     _add_api(app, ledger)
     _add_control(app, ledger)
+    add_webhooks(app, ledger)
     add_faults(app, ledger)
     add_phone(app, ledger)
 

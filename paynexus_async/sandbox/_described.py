@@ -12,6 +12,7 @@ import attrs
 
 __all__ = [
     "CALLS",
+    "DISTURBED",
     "DONE",
     "HEALTH",
     "OPERATIONS",
@@ -20,6 +21,9 @@ __all__ = [
     "PAYMENTS",
     "PHONE",
     "PROMPTS",
+    "REGISTERED",
+    "SENT_AGAIN",
+    "WEBHOOKS",
     "Operation",
     "answered",
     "behind",
@@ -141,6 +145,11 @@ _PAGE_EXAMPLE: Final[Schema] = {
     "from": 1,
     "to": 1,
 }
+_ENDPOINT_GIVEN: Final[Schema] = {
+    "name": "My shop",
+    "url": "http://127.0.0.1:8000/webhooks",
+    "events": ["payment.completed", "payment.failed"],
+}
 _INITIATED: Final = _object(
     {
         "payment_id": {"type": "integer", "minimum": 1},
@@ -198,6 +207,10 @@ _PAGE: Final = _object(
     }
 )
 _PHONE_GIVEN: Final[Schema] = {"type": "string", "minLength": 1}
+_ENDPOINT: Final[Schema] = {"id": _NUMBER, "name": _TEXT, "url": _TEXT, "events": _list(_TEXT)}
+_REGISTERED: Final = _object(
+    {**_ENDPOINT, "secret": {"type": "string", "pattern": "^whsec_"}, "created_at": _TEXT}
+)
 _POSITIVE: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 99_999_999}
 
 
@@ -308,6 +321,35 @@ OPERATIONS: Final = (
             example={"success": True, "data": [_PAYMENT_EXAMPLE], "pagination": _PAGE_EXAMPLE},
         ),
     ),
+    Operation(
+        path="/webhooks/register",
+        method="POST",
+        summary="Register a webhook",
+        request=_body(
+            _object(
+                {
+                    "name": {"type": "string", "minLength": 1, "maxLength": 255},
+                    "url": {"type": "string", "format": "uri", "maxLength": 2_000},
+                    "events": {**_list(_TEXT), "minItems": 1, "maxItems": 50},
+                },
+                closed=False,
+            ),
+            _ENDPOINT_GIVEN,
+        ),
+        responses=answered(
+            _success(_REGISTERED),
+            *(*_ANY, *_OF_A_BODY, 403),
+            example={
+                "success": True,
+                "data": {
+                    "id": 1,
+                    **_ENDPOINT_GIVEN,
+                    "secret": f"whsec_{'0' * 32}",
+                    "created_at": "2026-01-27T10:17:18+03:00",
+                },
+            },
+        ),
+    ),
 )
 """The documented calls."""
 
@@ -340,6 +382,42 @@ CALLS: Final = _list(
 )
 DONE: Final = _object({"success": {"const": True}})
 PHONE: Final = _success(_object({"phone": _TEXT, "balance": {"type": "integer"}}))
+
+# --- Webhooks, behind the scenes
+
+_TIME_OR_NULL: Final[Schema] = {"type": ["number", "null"]}
+_DISTURBANCE: Final[Schema] = {
+    "disorder": _list(_TEXT),
+    "disorder_left": _COUNT_OR_NULL,
+}
+WEBHOOKS: Final = _object(
+    {
+        "endpoints": _list(_object({**_ENDPOINT, **_DISTURBANCE})),
+        "deliveries": _list(
+            _object(
+                {
+                    "id": _NUMBER,
+                    "event": _TEXT,
+                    "reference": _TEXT,
+                    "url": _TEXT,
+                    "attempt": _COUNT,
+                    "status_code": {"type": ["integer", "null"]},
+                    "error": _TEXT_OR_NULL,
+                    "at": {"type": "number"},
+                    "due_at": _TIME_OR_NULL,
+                    "acknowledged": {"type": "boolean"},
+                    "disorder": _list(_TEXT),
+                }
+            )
+        ),
+        "disorders": _list(_object({"name": _TEXT, "happens": _TEXT})),
+    }
+)
+REGISTERED: Final = _object({**_ENDPOINT, "secret": _TEXT})
+DISTURBED: Final = _object({**_ENDPOINT, **_DISTURBANCE})
+SENT_AGAIN: Final = _object({"id": _NUMBER})
+
+# --- Faults, behind the scenes
 
 _SECONDS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
 ORDERED: Final = _object(

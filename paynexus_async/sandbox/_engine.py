@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -23,6 +23,8 @@ from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
 from ._faults import Faults, Strike, Told
 from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step
+from ._state import FORGETFUL, Store
+from ._webhooks import RegistrationError, Webhooks
 
 __all__ = [
     "BALANCE",
@@ -71,24 +73,26 @@ class Plan:
     Attributes:
         name: the plan's name.
         limits: calls for each window, by the window's length in seconds.
+        webhooks: deliveries in thirty days, not counting retries; `None` for no limit.
     """
 
     name: str
     limits: Mapping[int, int]
+    webhooks: int | None = None
 
 
 PLANS: Final[Mapping[str, Plan]] = MappingProxyType(
     {
         plan.name: plan
         for plan in (
-            Plan("trial", {_MINUTE: 30, _HOUR: 1_800, _MONTH: 10_000}),
-            Plan("basic", {_MINUTE: 60, _HOUR: 3_600, _MONTH: 50_000}),
+            Plan("trial", {_MINUTE: 30, _HOUR: 1_800, _MONTH: 10_000}, webhooks=0),
+            Plan("basic", {_MINUTE: 60, _HOUR: 3_600, _MONTH: 50_000}, webhooks=1_000),
             Plan("professional", {_MINUTE: 120, _HOUR: 7_200, _MONTH: 200_000}),
             Plan("enterprise", {_MINUTE: 300, _HOUR: 18_000, _MONTH: 1_000_000}),
         )
     }
 )
-"""The plans and their limits, as PayNexus states them."""
+"""The plans and their limits, as PayNexus states them; of webhooks, for the first two only."""
 
 _SANDBOX_ENVIRONMENT: Final = Plan("sandbox environment", {_DAY: 30})
 
@@ -290,6 +294,7 @@ class Ledger:
     """A PayNexus: what was asked of it, what it sent, and what is true of each payment.
 
     Attributes:
+        webhooks: who is told of payments, and how that went.
         faults: what is ordered to go wrong between it and its callers. It stays the truth: a fault
             that strikes after a call leaves what the call did.
     """
@@ -303,8 +308,10 @@ class Ledger:
         seed: int = 0,
         keys: Collection[str] | None = None,
         customer: str | Scenario | None = None,
+        webhooks_anywhere: bool = False,
+        store: Store | None = None,
     ) -> None:
-        """Open an empty ledger.
+        """Open a ledger: an empty one, or one that goes on where its store left off.
 
         Args:
             clock: the time, in seconds since 1970, such as `time.time`; the ledger has no other.
@@ -314,9 +321,13 @@ class Ledger:
             keys: the keys that exist; left out, every `sk_`, `pk_` and `sb_` key does.
             customer: what a customer does whom no script and no magic number tells otherwise;
                 left out, a person while a page shows the phones, and `paid` while none does.
+            webhooks_anywhere: whether endpoints beyond this machine may be registered.
+            store: keeps payments, scripts, balances, quota windows and webhooks, such as an
+                `SQLiteStore`; left out, they end with the ledger. The calls are not kept.
 
         Raises:
-            ValueError: for an unknown plan or scenario, or a speed that is not positive.
+            ValueError: for an unknown plan or scenario, a speed that is not positive, or one that
+                is not the store's.
         """
         if isinstance(plan, str) and plan not in PLANS:
             msg = f"plan must be one of {', '.join(PLANS)}, not {plan!r}"
@@ -346,8 +357,44 @@ class Ledger:
         self._windows: dict[tuple[str, int], _Window] = {}
         self._calls: deque[Call] = deque(maxlen=CALLS_KEPT_MAX)
         self._calls_made = 0
+        self._store = FORGETFUL if store is None else store
+        self._restore()
+        self.webhooks: Webhooks = Webhooks(
+            clock=clock,
+            records=self._records,
+            speed=speed,
+            seed=seed,
+            monthly=None if self._plan is None else self._plan.webhooks,
+            anywhere=webhooks_anywhere,
+            store=self._store,
+        )
         self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
         self._by_amount = {m.amount: SCENARIOS[m.scenario] for m in MAGIC}
+
+    def _restore(self) -> None:
+        """Take over what the store holds."""
+        for _, speed in self._store.kept("speed"):
+            if speed != self._speed:
+                msg = f"speed must be {speed:g}, as the store's: payments would jump"
+                raise ValueError(msg)
+        with self._store.writing():
+            self._store.put("speed", "", self._speed)
+        records: list[Record] = [record for _, record in self._store.kept("payment")]
+        for record in sorted(records, key=lambda record: record.number):
+            self._records[record.prompt.reference] = record
+            self._by_checkout_id[record.prompt.checkout_request_id] = record
+            self._of_phone.setdefault(record.prompt.phone, []).append(record.prompt.reference)
+        self._moments |= self._store.kept("moment")
+        for phone, (balance, set_at) in self._store.kept("balance"):
+            self._balances[phone], self._balance_set_at[phone] = balance, set_at
+            self._of_phone.setdefault(phone, [])
+        for _, scripts in self._store.kept("scripts"):
+            self._scripted += scripts
+        for _, made in self._store.kept("names"):
+            self._names_made = made
+        for name, (ends_at, left) in self._store.kept("window"):
+            key, _, seconds = name.partition(" ")
+            self._windows[key, int(seconds)] = _Window(ends_at=ends_at, left=left)
 
     # --- What tests and people ask
 
@@ -418,7 +465,9 @@ class Ledger:
         if len(self._scripted) >= SCRIPTS_MAX:
             msg = f"{SCRIPTS_MAX} scripts wait for a payment already"
             raise ValueError(msg)
-        self._scripted.append((normalized, played))
+        with self._store.writing():
+            self._scripted.append((normalized, played))
+            self._store.put("scripts", "", self._scripted)
 
     # --- Who holds a phone
 
@@ -471,8 +520,11 @@ class Ledger:
     def set_balance(self, phone: str, amount: int) -> None:
         """Give a phone this much money, now, in KES."""
         normalized = normalize_phone(phone)
-        self._balances[normalized] = amount + self._paid(normalized, math.inf)
-        self._balance_set_at[normalized] = self._clock()
+        with self._store.writing():
+            self._balances[normalized] = amount + self._paid(normalized, math.inf)
+            self._balance_set_at[normalized] = self._clock()
+            kept = (self._balances[normalized], self._balance_set_at[normalized])
+            self._store.put("balance", normalized, kept)
         self._of_phone.setdefault(normalized, [])
 
     def _paid(self, phone: str, until: float) -> int:
@@ -532,8 +584,14 @@ class Ledger:
         if end.at_seconds > 0:
             steps.insert(0, Step(age, "processing"))
         turned = attrs.evolve(record, scenario=record.scenario.turned(age, *steps))
-        self._records[record.prompt.reference] = turned
-        self._by_checkout_id[record.prompt.checkout_request_id] = turned
+        with self._store.writing():
+            self._keep(turned)
+
+    def _keep(self, record: Record) -> None:
+        self._records[record.prompt.reference] = record
+        self._by_checkout_id[record.prompt.checkout_request_id] = record
+        self._store.put("payment", record.prompt.reference, record)
+        self.webhooks.follow(record)
 
     # --- The API
 
@@ -552,6 +610,11 @@ class Ledger:
         return told
 
     def _answer(self, request: Request) -> Reply:
+        """Carry out one API call, and keep what it did, before anybody is told."""
+        with self._store.writing():
+            return self._carried_out(request)
+
+    def _carried_out(self, request: Request) -> Reply:
         headers: dict[str, str] = {}
         try:
             key = self._check_key(request.key)
@@ -594,26 +657,31 @@ class Ledger:
         if plan is None:
             return
         now = self._clock()
-        windows = [self._window(key, seconds, limit, now) for seconds, limit in plan.limits.items()]
+        # Keys are kept, and one may be real: not as it is.
+        name = hashlib.blake2b(key.encode(errors="replace"), digest_size=16).hexdigest()
+        windows = [
+            self._window(name, seconds, limit, now) for seconds, limit in plan.limits.items()
+        ]
         limits = list(plan.limits.values())
         # Of two that are used up, the one that ends last says when a call works again.
         fullest = min(range(len(windows)), key=lambda i: (windows[i].left, -windows[i].ends_at))
         allowed = windows[fullest].left > 0
         if allowed:
-            for window in windows:
+            for seconds, window in zip(plan.limits, windows, strict=True):
                 window.left -= 1
+                self._store.put("window", f"{name} {seconds}", (window.ends_at, window.left))
         headers["X-RateLimit-Limit"] = str(limits[fullest])
         headers["X-RateLimit-Remaining"] = str(windows[fullest].left)
         headers["X-RateLimit-Reset"] = str(math.ceil(windows[fullest].ends_at))
         if not allowed:
-            seconds = max(1, math.ceil(windows[fullest].ends_at - now))
-            headers["Retry-After"] = str(seconds)
+            wait = max(1, math.ceil(windows[fullest].ends_at - now))
+            headers["Retry-After"] = str(wait)
             raise _Refused(
                 429,
                 "RATE_LIMIT",
                 "Too many requests. Please try again later.",
                 error="rate_limit_exceeded",
-                retry_after=seconds,
+                retry_after=wait,
             )
 
     def _window(self, key: str, seconds: int, limit: int, now: float) -> _Window:
@@ -621,7 +689,9 @@ class Ledger:
         if window is None or now >= window.ends_at:
             self._windows.pop((key, seconds), None)
             if len(self._windows) >= WINDOWS_MAX:
-                del self._windows[next(iter(self._windows))]  # the oldest: keys are made up freely
+                oldest = next(iter(self._windows))  # keys are made up freely
+                del self._windows[oldest]
+                self._store.drop("window", f"{oldest[0]} {oldest[1]}")
             window = _Window(ends_at=now + seconds, left=limit)
             self._windows[key, seconds] = window
         return window
@@ -632,6 +702,7 @@ class Ledger:
             "/mpesa/payment/initiate": self._initiate,
             "/payments/status-by-checkout-id": self._status_by_checkout_id,
             "/mpesa/validate-phone": _validate_phone,
+            "/webhooks/register": self._register_webhook,
             # Not documented, but what the vendor's older clients call:
             "/payments/initiate": self._initiate,
             "/mpesa/payment/status": self._status_by_checkout_id,
@@ -701,9 +772,8 @@ class Ledger:
             scenario=self._choose(phone, amount),
             receipt=self._letters(10),
         )
-        self._records[prompt.reference] = record
-        self._by_checkout_id[prompt.checkout_request_id] = record
         self._of_phone.setdefault(phone, []).append(prompt.reference)
+        self._keep(record)
         return record
 
     def _choose(self, phone: str, amount: int) -> Scenario:
@@ -712,6 +782,7 @@ class Ledger:
             for place, (scripted_phone, scenario) in enumerate(self._scripted):
                 if scripted_phone == wanted:
                     del self._scripted[place]
+                    self._store.put("scripts", "", self._scripted)
                     return scenario
         return self._by_phone.get(phone) or self._by_amount.get(amount) or self.customer
 
@@ -725,14 +796,36 @@ class Ledger:
         """Make an id of the moment and the phone; one moment later, where it is taken."""
         moment = max(round(now * 1000), self._moments.get(phone, -1) + 1)
         self._moments[phone] = moment
+        self._store.put("moment", phone, moment)
         second = datetime.fromtimestamp(moment // 1000, _NAIROBI)
         return f"ws_CO_{second:%d%m%Y%H%M%S}{moment % 1000:03}{phone[3:]}"
 
     def _letters(self, count: int) -> str:
         """Make a name that follows from the seed, and looks as if it did not."""
         self._names_made += 1
+        self._store.put("names", "", self._names_made)
         digest = hashlib.blake2b(f"{self._seed}:{self._names_made}".encode(), digest_size=count)
         return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest.digest())
+
+    def _register_webhook(self, body: Mapping[str, object], key: str) -> Reply:
+        if _kind(key) == "pk_":
+            raise _Refused(403, "FORBIDDEN", "A public key is read-only: use the secret key.")
+        if self._plan is not None and self._plan.webhooks == 0:
+            raise _Refused(403, "FORBIDDEN", f"The plan {self._plan.name} has no webhooks.")
+        given: dict[str, Any] = {name: body.get(name) for name in ("url", "name", "events")}
+        try:
+            endpoint = self.webhooks.register(**given)  # it checks them itself
+        except RegistrationError as error:
+            raise _invalid(error.errors) from error
+        data = {
+            "id": endpoint.number,
+            "name": endpoint.name,
+            "url": endpoint.url,
+            "events": list(endpoint.events),
+            "secret": endpoint.secret,
+            "created_at": self._time(endpoint.since),
+        }
+        return Reply(200, {"success": True, "data": data})
 
     def _status_by_checkout_id(self, body: Mapping[str, object], _: str) -> Reply:
         name = body.get("checkout_request_id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
@@ -13,10 +14,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._app import create_app
 from ._faults_http import CONNECTION
+from ._sender import send_due
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ._engine import Ledger
     from ._events import Events
     from ._faults import Faults
@@ -31,9 +31,19 @@ logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, events: Events) -> None:
+    """Serves an application, and sends its ledger's webhooks meanwhile."""
+
+    def __init__(self, config: uvicorn.Config, ledger: Ledger, events: Events) -> None:
         super().__init__(config)
+        self._ledger = ledger
         self._events = events
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until it is told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            sender = tasks.create_task(send_due(self._ledger.webhooks))
+            await super().serve(sockets)
+            sender.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let the pages go first: their streams would never end by themselves."""
@@ -50,7 +60,7 @@ class _Protocol(H11Protocol):
 
 
 class SandboxServer:
-    """Serves a ledger over HTTP while its `with` block runs.
+    """Serves a ledger over HTTP while its `with` block runs, and sends its webhooks.
 
     Works beside any event loop, or none: it has a thread and a loop of its own.
     """
@@ -124,7 +134,7 @@ class SandboxServer:
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        self._server = _Server(config, app.state.events)
+        self._server = _Server(config, self.ledger, app.state.events)
         # The socket listens already: who connects before the loop runs waits in its queue.
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="paynexus-sandbox", daemon=True

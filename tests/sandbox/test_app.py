@@ -115,7 +115,7 @@ def test_the_description_names_keys_and_parameters(ledger: Ledger):
     listed = paths["/api/payments"]["get"]["parameters"]
     assert {p["name"] for p in listed} == {"status", "from_date", "to_date", "page", "per_page"}
     api = [op for path, ops in paths.items() if path.startswith("/api/") for op in ops.values()]
-    assert len(api) == 5
+    assert len(api) == 6
     for operation in api:
         assert {name for way in operation["security"] for name in way} == {
             "APIKeyHeader",

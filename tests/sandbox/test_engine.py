@@ -488,7 +488,7 @@ def test_the_plans_are_those_of_the_documentation():
 @settings(deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "PUT"]),
-    st.sampled_from(["/payments", "/payments/X", "/mpesa/payment/initiate", "/mpesa/validate-phone", "/"]),
+    st.sampled_from(["/payments", "/payments/X", "/mpesa/payment/initiate", "/mpesa/validate-phone", "/webhooks/register", "/"]),
     st.binary(max_size=50) | st.dictionaries(st.sampled_from(["amount", "phone"]), st.integers() | st.text("0123457+- é\ud800\0")).map(
         lambda d: json.dumps(d).encode()
     ),
