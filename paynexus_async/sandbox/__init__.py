@@ -11,6 +11,7 @@ payment.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ._engine import (
@@ -34,6 +35,7 @@ from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 if TYPE_CHECKING:
     from ._app import create_app
     from ._server import SandboxServer
+    from ._testing import Sandbox
 
 __all__ = [
     "BALANCE",
@@ -52,6 +54,7 @@ __all__ = [
     "Record",
     "Reply",
     "Request",
+    "Sandbox",
     "SandboxServer",
     "Scenario",
     "Step",
@@ -61,14 +64,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load the web framework only when it is asked for: the ledger does without."""
-    if name not in {"SandboxServer", "create_app"}:
+    """Load web framework and HTTP library only when they are asked for: the ledger does without."""
+    homes = {"Sandbox": "_testing", "SandboxServer": "_server", "create_app": "_app"}
+    if name not in homes:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     try:
-        from ._app import create_app
-        from ._server import SandboxServer
+        return getattr(import_module(f".{homes[name]}", __name__), name)
     except ImportError as error:
         msg = f"{error.name} is missing: pip install 'paynexus-async[sandbox]'"
         raise ImportError(msg, name=error.name) from error
-    return {"SandboxServer": SandboxServer, "create_app": create_app}[name]

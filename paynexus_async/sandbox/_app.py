@@ -19,7 +19,6 @@ from starlette.responses import Response
 from ..phone import mask_phones
 from ._described import CALLS, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, SCRIPTED, answered
 from ._engine import BODY_BYTES_MAX, Ledger, Request
-from ._scenarios import SCENARIOS
 
 __all__ = ["create_app"]
 
@@ -123,18 +122,21 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
         """The latest API calls."""
         return [attrs.asdict(call) for call in ledger.calls]
 
+    # Not in an annotation: FastAPI reads those without knowing the ledger.
+    named = Body(json_schema_extra={"enum": [*ledger.scenarios]})
+
     @app.post(
         "/sandbox/script", tags=tags, responses=answered(SCRIPTED, 400, 422), response_model=None
     )
     async def script(
-        scenario: Annotated[str, Body(json_schema_extra={"enum": [*SCENARIOS]})],
+        scenario: str = named,
         phone: Annotated[str | None, Body()] = None,
     ) -> Response:
         """Let the next payment (to a phone) play a scenario."""
         try:
             ledger.script(scenario, phone=phone)
         except KeyError:
-            word = f"scenario is one of {', '.join(SCENARIOS)}"
+            word = f"scenario is one of {', '.join(ledger.scenarios)}"
             return _error(422, "VALIDATION_ERROR", word)
         except ValueError as error:
             return _error(422, "VALIDATION_ERROR", str(error))

@@ -21,7 +21,7 @@ import attrs
 from ..exceptions import InvalidRequestError
 from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
-from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step
+from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step, filled, together
 
 __all__ = [
     "BALANCE",
@@ -274,6 +274,7 @@ class Ledger:
         seed: int = 0,
         keys: Collection[str] | None = None,
         customer: str | Scenario = "paid",
+        scenarios: Mapping[str, Scenario] | None = None,
     ) -> None:
         """Open an empty ledger.
 
@@ -284,9 +285,11 @@ class Ledger:
             seed: of the references, checkout request ids and receipts.
             keys: the keys that exist; left out, every `sk_`, `pk_` and `sb_` key does.
             customer: what a customer does whom no script and no magic number tells otherwise.
+            scenarios: some of your own, by name, such as `load_scenarios` returns.
 
         Raises:
-            ValueError: for an unknown plan or scenario, or a speed that is not positive.
+            ValueError: for an unknown plan or scenario, a speed that is not positive, or a scenario
+                that takes a name, a phone or an amount which has its meaning already.
         """
         if isinstance(plan, str) and plan not in PLANS:
             msg = f"plan must be one of {', '.join(PLANS)}, not {plan!r}"
@@ -294,11 +297,13 @@ class Ledger:
         if not (math.isfinite(speed) and speed > 0):
             msg = "speed must be a positive number"
             raise ValueError(msg)
-        if isinstance(customer, str) and customer not in SCENARIOS:
-            msg = f"customer must be one of {', '.join(SCENARIOS)}, not {customer!r}"
+        self.scenarios: Final = together(scenarios or {})
+        """Everything that it can play, by name."""
+        if isinstance(customer, str) and customer not in self.scenarios:
+            msg = f"customer must be one of {', '.join(self.scenarios)}, not {customer!r}"
             raise ValueError(msg)
         self._clock = clock
-        self._customer = SCENARIOS[customer] if isinstance(customer, str) else customer
+        self._customer = self.scenarios[customer] if isinstance(customer, str) else customer
         self._balances: dict[str, int] = {}
         self._plan = PLANS[plan] if isinstance(plan, str) else plan
         self._speed = speed
@@ -313,6 +318,11 @@ class Ledger:
         self._calls: deque[Call] = deque(maxlen=CALLS_KEPT_MAX)
         self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
         self._by_amount = {m.amount: SCENARIOS[m.scenario] for m in MAGIC}
+        for own in (scenarios or {}).values():
+            if own.phone is not None:
+                self._by_phone[normalize_phone(own.phone)] = own
+            if own.amount is not None:
+                self._by_amount[own.amount] = own
 
     # --- What tests and people ask
 
@@ -329,8 +339,9 @@ class Ledger:
     @property
     def records(self) -> tuple[Record, ...]:
         """Every payment, in order."""
-        # A copy in one step: a test reads this while the server's thread adds to it.
-        return tuple(self._records.values())
+        # A test reads this while the server's thread adds to it. Only the copy is one step: to make
+        # the tuple can collect garbage, and that lets the other thread have its turn.
+        return tuple(self._records.copy().values())
 
     def prompted(self, phone: str) -> int:
         """Return how many prompts went to a phone."""
@@ -369,7 +380,7 @@ class Ledger:
             KeyError: if there is no scenario of this name.
             ValueError: if the phone is not a Kenyan mobile number, or too many scripts wait.
         """
-        played = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
+        played = self.scenarios[scenario] if isinstance(scenario, str) else scenario
         normalized = None if phone is None else normalize_phone(phone)
         if len(self._scripted) >= SCRIPTS_MAX:
             msg = f"{SCRIPTS_MAX} scripts wait for a payment already"
@@ -574,6 +585,7 @@ class Ledger:
             "phone": phone,
             "status": "initiated",
             "customer_message": "Success. Request accepted for processing",
+            **filled(record.scenario.initiate, _facts(record)),
         }
         return Reply(200, {"success": True, "data": data}, reference=prompt.reference)
 
@@ -666,7 +678,7 @@ class Ledger:
             "updated_at": changed_at,
             "completed_at": changed_at if paid else None,
             "failed_at": changed_at if status.is_terminal and not paid else None,
-            **step.fields,
+            **filled(step.fields, _facts(record)),
         }
         return {k: v for k, v in document.items() if k not in record.scenario.missing}
 
@@ -699,6 +711,18 @@ class Ledger:
     @staticmethod
     def _time(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, _NAIROBI).isoformat(timespec="seconds")
+
+
+def _facts(record: Record) -> Mapping[str, object]:
+    """Return what the fields of a scenario may speak of."""
+    prompt = record.prompt
+    return {
+        "reference": prompt.reference,
+        "checkout_request_id": prompt.checkout_request_id,
+        "amount": prompt.amount,
+        "phone": prompt.phone,
+        "receipt": record.receipt,
+    }
 
 
 def _kind(key: str) -> str:
