@@ -115,9 +115,7 @@ class _JumpingLoop:
     asyncio has no hook for that: this replaces what the loop waits with, its selector's `select`.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, advance: Callable[[float], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, advance: Callable[[float], None]) -> None:
         # Windows' proactor has a `select` as well, and keeps what it waits for in `_cache`.
         selector: Any = getattr(loop, "_selector", None)
         if selector is None:
