@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path  # noqa: TC003  # the annotations are read when a command runs
 from typing import Annotated, Final, NoReturn
 
 import anyio
@@ -138,7 +139,13 @@ def validate_phone(phone: str, /, *, common: Flattened = _DEFAULTS) -> int:
 
 
 @app.command
-def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float = 1.0) -> int:
+def sandbox(
+    *,
+    port: int = SANDBOX_PORT,
+    plan: str | None = None,
+    speed: float = 1.0,
+    scenarios: Path | None = None,
+) -> int:
     """Run a complete PayNexus on this machine, until Ctrl-C.
 
     Parameters
@@ -149,10 +156,12 @@ def sandbox(*, port: int = SANDBOX_PORT, plan: str | None = None, speed: float =
         Limit calls as this plan does: trial, basic, professional or enterprise.
     speed
         How much faster than life payments go; 10 expires a prompt in six seconds.
+    scenarios
+        A TOML file with scenarios of your own, which POST /sandbox/script knows by their names.
     """
     from ._sandbox import serve  # a web framework: only when it is asked for
 
-    return serve(port=port, plan=plan, speed=speed)
+    return serve(port=port, plan=plan, speed=speed, scenarios=scenarios)
 
 
 @app.command

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Final
 
 from .. import AsyncPayNexus, InvalidRequestError, PayNexusError, mask_phones
 from .._schedule import BALANCED, PRIOR, Schedule
-from ..sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
+from ..sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer, load_scenarios
 from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 
 if TYPE_CHECKING:
-    from ..sandbox import Call
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ..sandbox import Call, Scenario
     from ._report import Report
 
 __all__ = ["demonstrate", "serve"]
@@ -67,12 +70,13 @@ async def _show(paynexus: AsyncPayNexus, report: Report, told: dict[str, str]) -
     report.payment(payment, exit_of_payment(payment))
 
 
-def serve(*, port: int, plan: str | None, speed: float) -> int:
+def serve(*, port: int, plan: str | None, speed: float, scenarios: Path | None) -> int:
     """Run a sandbox until Ctrl-C, and tell each call."""
-    ledger = _ledger(plan=plan, speed=speed)
+    own = _scenarios(scenarios)
+    ledger = _ledger(plan=plan, speed=speed, scenarios=own)
     try:
         with SandboxServer(ledger, port=port) as server:
-            print(_welcome(server.url), flush=True)
+            print(_welcome(server.url, own), flush=True)
             _tell_calls(ledger)
     except OSError as error:
         msg = f"{error}; choose another with --port"
@@ -82,15 +86,36 @@ def serve(*, port: int, plan: str | None, speed: float) -> int:
     return Exit.COMPLETED
 
 
-def _ledger(*, plan: str | None, speed: float) -> Ledger:
+def _scenarios(path: Path | None) -> Mapping[str, Scenario]:
+    if path is None:
+        return {}
     try:
-        return Ledger(clock=time.time, plan=plan, speed=speed, seed=time.time_ns())
+        return load_scenarios(path)
+    except OSError as error:
+        msg = f"cannot read the scenarios of --scenarios {path}: {error.strerror}"
+        raise InvalidRequestError(msg) from error
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error
 
 
-def _welcome(url: str) -> str:
-    table = "\n".join(f"  {m.phone}  KES {m.amount}  {m.happens}" for m in MAGIC)
+def _ledger(
+    *, plan: str | None, speed: float, scenarios: Mapping[str, Scenario] | None = None
+) -> Ledger:
+    try:
+        return Ledger(
+            clock=time.time, plan=plan, speed=speed, seed=time.time_ns(), scenarios=scenarios
+        )
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from error
+
+
+def _welcome(url: str, own: Mapping[str, Scenario]) -> str:
+    table = "\n".join(
+        (
+            *(f"  {m.phone}  KES {m.amount}  {m.happens}" for m in MAGIC),
+            *(_own_line(scenario) for scenario in own.values()),
+        )
+    )
     return f"""\
 A PayNexus on this machine; no money moves. Ctrl-C stops it.
 
@@ -104,6 +129,12 @@ A customer pays after nine seconds, unless the phone or the amount says otherwis
 
 API description: {url.removesuffix("/api")}/docs
 """
+
+
+def _own_line(scenario: Scenario) -> str:
+    phone = f"0{scenario.phone[3:]}" if scenario.phone else "-"
+    amount = "-" if scenario.amount is None else f"KES {scenario.amount}"
+    return f"  {phone:10}  {amount:6}  {scenario.name}"
 
 
 def _tell_calls(ledger: Ledger) -> None:

@@ -30,6 +30,7 @@ from ._engine import (
     Request,
     Truth,
 )
+from ._scenario_files import load_scenarios
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ __all__ = [
     "Step",
     "Truth",
     "create_app",
+    "load_scenarios",
 ]
 
 

@@ -203,8 +203,9 @@ def together(scenarios: Mapping[str, Scenario]) -> Mapping[str, Scenario]:
         asked += [] if scenario.amount is None else [f"KES {scenario.amount}"]
         for sign in asked:
             if sign in asked_by:
-                msg = f"{mask_phones(sign)} plays {asked_by[sign]!r} already: choose another"
-                raise ValueError(f"scenario {name!r}: {msg}")
+                taken = f"{mask_phones(sign)} plays {asked_by[sign]!r} already"
+                msg = f"scenario {name!r}: {taken}: choose another"
+                raise ValueError(msg)
             asked_by[sign] = name
     return names
 

@@ -134,7 +134,7 @@ class Sandbox:
             "code": code,
             "message": message,
         }
-        if status_code == 429:  # noqa: PLR2004
+        if status_code == 429:
             document["retry_after"] = _RETRY_AFTER_SECONDS
         self._in_process.fates.append(Reply(status_code, document))
 
@@ -188,8 +188,8 @@ class Sandbox:
         __tracebackhide__ = True
         prompted = self.ledger.prompted(phone)
         if prompted != expected:
-            wanted = "one prompt" if expected else "no prompt"
-            msg = f"expected {wanted} on {mask_phones(phone)}, but {prompted} went out\n{self.story()}"
+            wanted = f"{'one' if expected else 'no'} prompt on {mask_phones(phone)}"
+            msg = f"expected {wanted}, but {prompted} went out\n{self.story()}"
             raise AssertionError(msg)
 
     def story(self) -> str:

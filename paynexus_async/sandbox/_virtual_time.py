@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from anyio.to_thread import current_default_thread_limiter
 
@@ -121,11 +121,11 @@ class _JumpingLoop:
         if selector is None:
             kind = type(loop)
             raise RuntimeError(_ASYNCIO_ONLY.format(f"{kind.__module__}.{kind.__qualname__}"))
-        self._loop: Any = loop
+        self._loop = cast("Any", loop)
         self._selector = selector
         self._advance = advance
         self._select: Callable[[float | None], list[Any]] = selector.select
-        self._run_in_executor = loop.run_in_executor
+        self._run_in_executor: Callable[..., asyncio.Future[Any]] = loop.run_in_executor
         self._in_threads: set[asyncio.Future[Any]] = set()
         self._limiter = current_default_thread_limiter()
         self.time = loop.time if isinstance(loop.time, _LoopTime) else _LoopTime(loop)
@@ -149,11 +149,11 @@ class _JumpingLoop:
 
     def _waits_for_others(self) -> bool:
         get_map = getattr(self._selector, "get_map", None)
-        watched = len(self._selector._cache if get_map is None else get_map())  # noqa: SLF001
+        watched = len(self._selector._cache if get_map is None else get_map())
         # One is the loop's own, by which other threads wake it.
         return watched > 1 or bool(self._in_threads) or self._limiter.borrowed_tokens > 0
 
-    def _count_in_executor(self, *arguments: Any) -> asyncio.Future[Any]:
+    def _count_in_executor(self, *arguments: object) -> asyncio.Future[Any]:
         future = self._run_in_executor(*arguments)
         self._in_threads.add(future)
         future.add_done_callback(self._in_threads.discard)
