@@ -41,7 +41,7 @@ LAYERS = [
 
 ONE_HOME = {
     "tenacity": {"_retry"},
-    "httpx": {"_transport", "cli"},
+    "httpx": {"_transport", "cli", "sandbox"},
     "httpcore": set(),
     "aiohttp": {"_readers"},
     "pyreqwest": {"_readers"},
@@ -53,7 +53,7 @@ ONE_HOME = {
     "pydantic": {"sandbox"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
-    "trio": {"_tasks"},
+    "trio": {"_tasks", "sandbox"},
     "asyncio": {"_tasks", "cli", "sandbox"},
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from anyio.to_thread import current_default_thread_limiter
@@ -102,7 +101,7 @@ class _LoopTime:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._own: Callable[[], float] = partial(type(loop).time, loop)
+        self._own = loop.time
         self.ahead_seconds = 0.0
 
     def __call__(self) -> float:
