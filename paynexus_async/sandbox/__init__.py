@@ -6,7 +6,7 @@
 
 The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
 phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
-payment.
+payment, and `load_scenarios` reads more of them. `Sandbox` is all that in a test, in virtual time.
 """
 
 from __future__ import annotations
