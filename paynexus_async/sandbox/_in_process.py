@@ -40,9 +40,7 @@ class InProcess(httpx.AsyncBaseTransport):
         """Answer one request."""
         trace = request.extensions.get("trace")
         path = request.url.path.removeprefix(_BASE)
-        if trace is not None:
-            await trace("connection.connect_tcp.started", {"request": request})
-        await self._connect(request, path)
+        self._connect(request, path)
         if trace is not None:
             await trace("http11.send_request_headers.started", {"request": request})
         body = await request.aread()
@@ -73,8 +71,7 @@ class InProcess(httpx.AsyncBaseTransport):
             request=request,
         )
 
-    async def _connect(self, request: httpx.Request, path: str) -> None:
-        await checkpoint()
+    def _connect(self, request: httpx.Request, path: str) -> None:
         reason = "" if self.reachable else "connection refused, as ordered"
         try:
             self._time.adopt()

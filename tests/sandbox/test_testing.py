@@ -126,6 +126,30 @@ def test_a_client_without_a_trace():
     asyncio.run(main())
 
 
+def test_the_trace_tells_what_has_left():
+    """As httpcore's does: nothing of what was refused, all of what was lost."""
+
+    async def main():
+        with Sandbox() as sandbox:
+            seen: list[str] = []
+
+            async def trace(event, info):
+                seen.append(event)
+
+            async with httpx.AsyncClient(transport=sandbox.transport) as client:
+                order = {"json": {}, "extensions": {"trace": trace}}
+                url = f"{sandbox.base_url}/mpesa/payment/initiate"
+                with sandbox.unreachable(), pytest.raises(httpx.ConnectError):
+                    await client.post(url, **order)
+                assert not seen
+                sandbox.lose_next_answer()
+                with pytest.raises(httpx.ReadError):
+                    await client.post(url, **order)
+                assert seen == ["http11.send_request_headers.started"]
+
+    asyncio.run(main())
+
+
 # --- What it tells
 
 
@@ -169,8 +193,11 @@ def test_nothing_jumps_while_a_thread_works():
         virtual.adopt()
         async with asyncio.timeout(5):
             await asyncio.to_thread(time.sleep, 0.02)
-        with anyio.fail_after(5):
-            await anyio.to_thread.run_sync(time.sleep, 0.02)
+        sleeper = asyncio.create_task(anyio.sleep(1000))
+        before = virtual()
+        await anyio.to_thread.run_sync(time.sleep, 0.02)
+        assert virtual() - before < 5
+        await sleeper
         assert await nap(1000) < 5
         virtual.release()
 
@@ -198,7 +225,7 @@ def test_no_clock_goes_back_when_time_is_released():
 
     async def main():
         loop = asyncio.get_running_loop()
-        times = [loop.time()]
+        times, clocks = [loop.time()], set()
         for _ in range(3):
             virtual = VirtualTime()
             wall = virtual()
@@ -208,8 +235,10 @@ def test_no_clock_goes_back_when_time_is_released():
             assert 999 < virtual() - wall < 1010
             virtual.release()
             times.append(loop.time())
+            clocks.add(loop.time)
         assert all(later - sooner > 999 for sooner, later in pairwise(times))
         assert await nap(0.03) > 0.02
+        assert len(clocks) == 1  # not one around the other, a thousand tests deep
         assert "select" not in vars(loop._selector)
 
     asyncio.run(main())
