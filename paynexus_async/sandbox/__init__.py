@@ -6,7 +6,9 @@
 
 The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
 phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
-payment, and `load_scenarios` reads more of them. `Sandbox` is all that in a test, in virtual time.
+payment, `load_scenarios` reads more of them, and
+`ledger.faults.add(Fault("reset-after", times=1))` orders what shall go wrong with it. `Sandbox` is
+all that in a test, in virtual time.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from ._engine import (
     Request,
     Truth,
 )
+from ._faults import FAULTS, Fault, Faults
 from ._scenario_files import load_scenarios
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BALANCE",
+    "FAULTS",
     "MAGIC",
     "PIN",
     "PLANS",
@@ -48,6 +52,8 @@ __all__ = [
     "SCENARIOS",
     "SECRET_KEY",
     "Call",
+    "Fault",
+    "Faults",
     "Ledger",
     "Magic",
     "Plan",
