@@ -208,7 +208,7 @@ def test_a_failing_assertion_tells_what_happened(project):
             ">*assert_prompted_once(phone)",
             "E*AssertionError: expected one prompt on 07*****866, but 2 went out",
             "E*What happened:",
-            "E* 0.0 s  422  POST /mpesa/payment/initiate  as ordered; no prompt",
+            "E* 0.0 s  422  POST /mpesa/payment/initiate  422-before",
             "E* 0.0 s  200  POST /mpesa/payment/initiate  PNX*",
             "E* s  200  GET /payments/PNX*",
             "E*Prompts:",

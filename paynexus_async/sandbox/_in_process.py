@@ -1,21 +1,23 @@
-"""The ledger as a transport of httpx's: no socket, and it can lose, refuse or not be reached."""
+"""The ledger as a transport of httpx's: no socket, and every fault that one could have."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import httpx
 from anyio.lowlevel import checkpoint
 
-from ._engine import Ledger, Reply, Request
+from ._engine import Ledger, Request
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ._faults import Strike, Told
     from ._virtual_time import VirtualTime
 
-__all__ = ["INITIATE", "InProcess"]
+__all__ = ["InProcess"]
 
-INITIATE: Final = "/mpesa/payment/initiate"
 _BASE: Final = "/api"
 
 
@@ -28,11 +30,9 @@ class InProcess(httpx.AsyncBaseTransport):
 
     def __init__(self, ledger: Ledger, time: VirtualTime) -> None:
         """Answer from *ledger*, and let the loops that use it keep to *time*."""
-        self.fates: Final[deque[Reply | None]] = deque()
-        """What becomes of the next initiates: an answer instead of the ledger's, or (`None`) the
-        ledger's, lost."""
         self.reachable = True
         self.notes: Final[list[tuple[float, str]]] = []
+        """What has happened here and is in no log of calls, and when."""
         self._ledger = ledger
         self._time = time
 
@@ -43,32 +43,35 @@ class InProcess(httpx.AsyncBaseTransport):
         self._connect(request, path)
         if trace is not None:
             await trace("http11.send_request_headers.started", {"request": request})
-        body = await request.aread()
-        planned = bool(self.fates) and path == INITIATE and request.method == "POST"
-        refusal = self.fates.popleft() if planned else None
-        if refusal is None:
-            reply = self._ledger.handle(
-                Request(
-                    method=request.method,
-                    path=path,
-                    key=request.headers.get("x-api-key"),
-                    body=body,
-                    query=dict(request.url.params),
-                )
-            )
-        else:
-            reply = refusal
-            self._note(f"{reply.status_code}  {request.method} {path}  as ordered; no prompt")
+        asked = Request(
+            method=request.method,
+            path=path,
+            key=request.headers.get("x-api-key"),
+            body=await request.aread(),
+            query=dict(request.url.params),
+        )
+        strike = self._ledger.faults.strike(asked)
+        if strike is not None:
+            return await self._tell(request, asked, strike)
+        reply = self._ledger.handle(asked)
         await checkpoint()
-        if planned and refusal is None:
-            self._note(f"the answer to {request.method} {path} was lost")
-            msg = "the answer was lost, as ordered"
+        return httpx.Response(
+            reply.status_code, headers=dict(reply.headers), json=dict(reply.document)
+        )
+
+    async def _tell(self, request: httpx.Request, asked: Request, strike: Strike) -> httpx.Response:
+        """Let a call meet a fault."""
+        if strike.kind.holds == "call":
+            await anyio.sleep(strike.seconds)
+        told = self._ledger.mishandle(asked, strike)
+        if strike.kind.holds == "answer":
+            await anyio.sleep(strike.seconds)
+        await checkpoint()
+        if told.status_code is None:
+            msg = f"the connection was {told.ending}, as ordered"
             raise httpx.ReadError(msg, request=request)
         return httpx.Response(
-            reply.status_code,
-            headers=dict(reply.headers),
-            json=dict(reply.document),
-            request=request,
+            told.status_code, headers=dict(told.headers), stream=_Body(told, strike.seconds)
         )
 
     def _connect(self, request: httpx.Request, path: str) -> None:
@@ -83,3 +86,26 @@ class InProcess(httpx.AsyncBaseTransport):
 
     def _note(self, words: str) -> None:
         self.notes.append((self._time(), words))
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body as a fault wants it: whole, byte by byte, or by half."""
+
+    def __init__(self, told: Told, seconds: float) -> None:
+        self._told = told
+        self._seconds = seconds
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body = self._told.body
+        if self._told.ending == "cut":
+            yield body[: len(body) // 2]
+            msg = "the connection was closed in the middle of the answer, as ordered"
+            raise httpx.RemoteProtocolError(msg)
+        if self._told.ending == "dripped":
+            for byte in body:
+                await anyio.sleep(self._seconds / len(body))
+                yield bytes((byte,))
+            return
+        yield body
+        for piece in self._told.rest:
+            yield piece

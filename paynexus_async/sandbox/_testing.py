@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
 from ..phone import mask_phones, normalize_phone
-from ._engine import PUBLIC_KEY, SECRET_KEY, Ledger, Reply
+from ._engine import PUBLIC_KEY, SECRET_KEY, Ledger
+from ._faults import Fault
 from ._in_process import InProcess
 from ._virtual_time import VirtualTime
 
@@ -22,17 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sandbox"]
 
-_REJECTIONS: Final[Mapping[int, str]] = {
-    400: "BAD_REQUEST",
-    401: "INVALID_API_KEY",
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    409: "CONFLICT",
-    422: "VALIDATION_ERROR",
-    429: "RATE_LIMIT",
-}
-"""The answers to an initiate that are certain to have prompted nobody."""
-_RETRY_AFTER_SECONDS: Final = 60
+_REJECTIONS: Final = (400, 401, 403, 404, 409, 422, 429)
+"""The answers to an initiate that a client takes for a proof that nobody was prompted."""
 
 
 class Sandbox:
@@ -107,15 +99,14 @@ class Sandbox:
             raise ValueError(msg) from None
 
     def lose_next_answer(self) -> None:
-        """Lose the answer to the next initiate on `transport`: its prompt goes out."""
-        self._in_process.fates.append(None)
+        """Lose the answer to the next initiate: its prompt goes out."""
+        self.ledger.faults.add(Fault("reset-after", call="initiate", times=1))
 
-    def refuse_next(self, status_code: int = 422, message: str = "Refused, as ordered.") -> None:
-        """Reject the next initiate on `transport`: no prompt goes out.
+    def refuse_next(self, status_code: int = 422) -> None:
+        """Reject the next initiate: no prompt goes out.
 
         Args:
-            status_code: 400, 401, 403, 404, 409, 422, or 429 (for a minute).
-            message: what the answer says.
+            status_code: 400, 401, 403, 404, 409 or 422; 429 rejects all initiates of a minute.
 
         Raises:
             ValueError: for another status code; its prompt may have gone out.
@@ -127,16 +118,8 @@ class Sandbox:
                 f"prompt may be out; that is lose_next_answer()"
             )
             raise ValueError(msg)
-        code = _REJECTIONS[status_code]
-        document: dict[str, object] = {
-            "success": False,
-            "error": code.lower(),
-            "code": code,
-            "message": message,
-        }
-        if status_code == 429:
-            document["retry_after"] = _RETRY_AFTER_SECONDS
-        self._in_process.fates.append(Reply(status_code, document))
+        kind = "rate-limit" if status_code == 429 else f"{status_code}-before"
+        self.ledger.faults.add(Fault(kind, call="initiate", times=1))
 
     @contextmanager
     def unreachable(self) -> Iterator[None]:
@@ -194,12 +177,9 @@ class Sandbox:
 
     def story(self) -> str:
         """Tell all that has happened, line by line, phones masked."""
-        lines = [
-            (call.at, f"{call.status_code}  {call.method} {call.path}  {call.reference or ''}")
-            for call in self.calls
-        ]
+        lines = [(call.at, _line(call)) for call in self.calls]
         lines += self._in_process.notes
-        told = [f"  {at - self._began_at:6.1f} s  {words.rstrip()}" for at, words in sorted(lines)]
+        told = [f"  {at - self._began_at:6.1f} s  {words}" for at, words in sorted(lines)]
         prompts = [
             f"  KES {prompt.amount} to {mask_phones(prompt.phone)}: {prompt.reference}, "
             f"now {self.status(prompt)}"
@@ -208,3 +188,13 @@ class Sandbox:
         return "\n".join(
             ("What happened:", *(told or ["  nothing"]), "Prompts:", *(prompts or ["  none"]))
         )
+
+
+def _line(call: Call) -> str:
+    words = (
+        str(call.status_code or "---"),
+        f"{call.method} {call.path}",
+        call.reference,
+        call.fault,
+    )
+    return "  ".join(word for word in words if word)

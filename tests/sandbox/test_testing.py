@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,9 +18,10 @@ from paynexus_async import (
     APIStatusError,
     AsyncPayNexus,
     PaymentOutcomeUnknown,
+    PayNexusError,
     RateLimitError,
 )
-from paynexus_async.sandbox import Sandbox
+from paynexus_async.sandbox import FAULTS, Fault, Sandbox
 from paynexus_async.sandbox._virtual_time import VirtualTime, _JumpingLoop
 
 if TYPE_CHECKING:
@@ -60,7 +62,9 @@ def test_a_lost_answer_leaves_a_prompt():
         sandbox.advance(10)
         assert sandbox.status(prompt) == "completed"
         await paynexus.initiate_payment(101, PHONE)
-        assert "the answer to POST /mpesa/payment/initiate was lost" in sandbox.story()
+        assert (
+            f"---  POST /mpesa/payment/initiate  {prompt.reference}  reset-after" in sandbox.story()
+        )
         assert repr(sandbox) == "<Sandbox 2 prompts, 3 calls>"
 
     play(work)
@@ -71,8 +75,8 @@ def test_a_refusal_prompts_nobody(status_code):
     """Once; each of those that an initiate can have."""
 
     async def work(paynexus, sandbox):
-        sandbox.refuse_next(status_code, "Not now.")
-        with pytest.raises(APIStatusError, match=r"Not now\.") as raised:
+        sandbox.refuse_next(status_code)
+        with pytest.raises(APIStatusError) as raised:
             await paynexus.initiate_payment(100, PHONE)
         assert raised.value.status_code == status_code
         assert isinstance(raised.value, RateLimitError) == (status_code == 429)
@@ -148,6 +152,21 @@ def test_the_trace_tells_what_has_left():
                 assert seen == ["http11.send_request_headers.started"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_every_fault_meets_a_client_in_process_as_well(kind):
+    """And never prompts twice."""
+
+    async def work(paynexus, sandbox):
+        sandbox.ledger.faults.add(Fault(kind, call="any", times=1))
+        with contextlib.suppress(PayNexusError):
+            await paynexus.initiate_payment(100, PHONE)
+        met = kind if "initiate" in FAULTS[kind].calls else None
+        assert sandbox.calls[0].fault == met
+        assert sandbox.ledger.prompted(PHONE) <= 1
+
+    play(work)
 
 
 # --- What it tells
