@@ -1,6 +1,6 @@
 """One exchange with the server: owned by the client, bounded in time and size, with a verdict.
 
-The only module that imports httpx.
+The only module of the client that imports httpx.
 
 Whether a request left this machine is proven, not guessed from an exception's class: httpcore calls
 the `trace` extension with `send_request_headers.started` before the first byte goes out. As long as

@@ -53,7 +53,7 @@ ONE_HOME = {
     "pydantic": {"sandbox"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
-    "trio": {"_tasks"},
+    "trio": {"_tasks", "sandbox"},
     "asyncio": {"_tasks", "cli", "sandbox"},
 }
 

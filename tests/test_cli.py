@@ -420,6 +420,42 @@ def test_a_store_that_is_none_is_a_matter_of_usage(capsys, tmp_path):
     assert f"the store {tmp_path} cannot be opened" in capsys.readouterr().err
 
 
+def test_the_sandbox_plays_scenarios_of_a_file(capsys, monkeypatch, tmp_path):
+    """And tells their phones, amounts and names."""
+    path = tmp_path / "mine.toml"
+    path.write_text('[mine]\nphone = "0712345678"\n[yours]\namount = 77\n')
+
+    def nap(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_sandbox.time, "sleep", nap)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sandbox", "--port", "0", "--scenarios", str(path)])
+    monkeypatch.undo()
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "\n  0712345678  -       mine\n" in out
+    assert "\n  -           KES 77  yours\n" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot read the scenarios of --scenarios {}: No such file"),
+        ("[mine]\nstep = 1", "{}: [mine] step: there is no such key; there are steps"),
+    ],
+)
+def test_a_wrong_scenario_file_is_a_matter_of_usage(capsys, tmp_path, text, words):
+    """Before anything listens."""
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["sandbox", "--port", "0", "--scenarios", str(path)])
+    assert caught.value.code == 2
+    assert words.format(path) in capsys.readouterr().err
+
+
 def test_the_sandbox_tells_what_a_fault_hid(capsys, monkeypatch):
     """What the caller was told, and what is true."""
     ledger = Ledger(clock=lambda: EPOCH)

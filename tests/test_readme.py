@@ -27,11 +27,13 @@ from paynexus_async.sandbox import (
     SECRET_KEY,
     Ledger,
     create_app,
+    load_scenarios,
 )
 
 from .fakes import FakeServer
 
 README = Path(__file__).parents[1] / "README.md"
+SHOP = README.parent / "examples" / "shop"
 TEXT = README.read_text("utf-8") if README.exists() else ""
 BLOCKS = list(Document.parse(str(README), CodeBlockParser("python", lambda example: None)))
 
@@ -57,8 +59,9 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda b: f"line-{b.line}")
-def test_every_python_block_runs(block: Example, ledger: Ledger, capsys):
+def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeypatch):
     """As a user would paste it, `paynexus` being an open client."""
+    monkeypatch.syspath_prepend(SHOP)
 
     async def main() -> None:
         async with AsyncPayNexus() as paynexus:
@@ -78,6 +81,18 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys):
     anyio.run(main, backend_options={"loop_factory": looptime.new_event_loop})
     if "paid:" in block.parsed:
         assert "paid: " in capsys.readouterr().out
+
+
+def test_the_shop_of_the_readme_is_the_one_that_is_tested():
+    """To the letter; its tests are among these."""
+    assert f"```python\n{(SHOP / 'test_shop.py').read_text('utf-8')}```" in TEXT
+
+
+def test_the_scenario_file_of_the_readme_can_be_read(tmp_path):
+    """Every block of TOML is one."""
+    path = tmp_path / "mine.toml"
+    path.write_text(TEXT.split("```toml\n")[1].split("```")[0], "utf-8")
+    assert [*load_scenarios(path)] == ["slow-bank"]
 
 
 def test_the_blocks_are_found():

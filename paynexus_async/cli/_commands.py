@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path  # noqa: TC003  # the annotations are read when a command runs
 from typing import Annotated, Final, NoReturn
 
 import anyio
@@ -145,6 +146,7 @@ def sandbox(
     speed: float = 1.0,
     customer: str | None = None,
     open: Annotated[bool, Parameter(negative="")] = False,  # noqa: A002  # the option's name
+    scenarios: Path | None = None,
     store: str | None = None,
     webhooks_anywhere: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -164,6 +166,8 @@ def sandbox(
         and pays after nine seconds while it is not.
     open
         Open the page in the browser.
+    scenarios
+        A TOML file with scenarios of your own, which POST /sandbox/script knows by their names.
     store
         A file that keeps payments, webhooks and quotas, so that a restart goes on with them.
     webhooks_anywhere
@@ -177,6 +181,7 @@ def sandbox(
         speed=speed,
         customer=customer,
         browse=open,
+        scenarios=scenarios,
         store=store,
         webhooks_anywhere=webhooks_anywhere,
     )

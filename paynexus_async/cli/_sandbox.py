@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import webbrowser
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .. import AsyncPayNexus, InvalidRequestError, PayNexusError, mask_phones
 from .._schedule import BALANCED, PRIOR, Schedule
@@ -18,12 +18,16 @@ from ..sandbox import (
     SandboxServer,
     SQLiteStore,
     StoreError,
+    load_scenarios,
 )
 from . import _session
 from ._outcome import Exit, exit_of_error, exit_of_payment
 
 if TYPE_CHECKING:
-    from ..sandbox import Call
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ..sandbox import Call, Scenario
     from ._report import Report
 
 __all__ = ["demonstrate", "serve"]
@@ -85,17 +89,24 @@ def serve(
     speed: float,
     customer: str | None,
     browse: bool,
+    scenarios: Path | None,
     store: str | None,
     webhooks_anywhere: bool,
 ) -> int:
     """Run a sandbox until Ctrl-C, and tell each call."""
+    own = _scenarios(scenarios)
     try:
         with nullcontext() if store is None else _store(store) as kept:
             ledger = _ledger(
-                plan=plan, speed=speed, customer=customer, anywhere=webhooks_anywhere, store=kept
+                plan=plan,
+                speed=speed,
+                customer=customer,
+                scenarios=own,
+                store=kept,
+                webhooks_anywhere=webhooks_anywhere,
             )
             with SandboxServer(ledger, port=port) as server:
-                print(_welcome(server, customer), flush=True)
+                print(_welcome(server, customer, own), flush=True)
                 if browse and not webbrowser.open(server.page_url):
                     print(f"No browser found here: open {server.page_url} yourself.", flush=True)
                 _tell_calls(ledger)
@@ -107,24 +118,21 @@ def serve(
     return Exit.COMPLETED
 
 
-def _ledger(
-    *,
-    plan: str | None,
-    speed: float,
-    customer: str | None = None,
-    anywhere: bool = False,
-    store: SQLiteStore | None = None,
-) -> Ledger:
+def _scenarios(path: Path | None) -> Mapping[str, Scenario]:
+    if path is None:
+        return {}
     try:
-        return Ledger(
-            clock=time.time,
-            plan=plan,
-            speed=speed,
-            seed=time.time_ns(),
-            customer=customer,
-            webhooks_anywhere=anywhere,
-            store=store,
-        )
+        return load_scenarios(path)
+    except OSError as error:
+        msg = f"cannot read the scenarios of --scenarios {path}: {error.strerror}"
+        raise InvalidRequestError(msg) from error
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from error
+
+
+def _ledger(**options: Any) -> Ledger:  # noqa: ANN401  # those of a ledger
+    try:
+        return Ledger(clock=time.time, seed=time.time_ns(), **options)
     except ValueError as error:
         raise InvalidRequestError(str(error)) from error
 
@@ -136,8 +144,13 @@ def _store(path: str) -> SQLiteStore:
         raise InvalidRequestError(str(error)) from error
 
 
-def _welcome(server: SandboxServer, customer: str | None) -> str:
-    table = "\n".join(f"  {m.phone}  KES {m.amount}  {m.happens}" for m in MAGIC)
+def _welcome(server: SandboxServer, customer: str | None, own: Mapping[str, Scenario]) -> str:
+    table = "\n".join(
+        (
+            *(f"  {m.phone}  KES {m.amount}  {m.happens}" for m in MAGIC),
+            *(_own_line(scenario) for scenario in own.values()),
+        )
+    )
     rule = (
         "While the page is open, you are the customer: each prompt waits there for the PIN, "
         f"{PIN}.\nWhile it is not, customers pay after nine seconds."
@@ -160,6 +173,12 @@ Where the phone or the amount says otherwise, that happens:
 
 API description: {server.page_url}docs
 """
+
+
+def _own_line(scenario: Scenario) -> str:
+    phone = f"0{scenario.phone[3:]}" if scenario.phone else "-"
+    amount = "-" if scenario.amount is None else f"KES {scenario.amount}"
+    return f"  {phone:10}  {amount:6}  {scenario.name}"
 
 
 def _tell_calls(ledger: Ledger) -> None:

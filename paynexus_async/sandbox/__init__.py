@@ -6,12 +6,14 @@
 
 The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
 phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
-payment, and `ledger.faults.add(Fault("reset-after", times=1))` what shall go wrong with it.
-`ledger.webhooks` tells endpoints of payments; an `SQLiteStore` keeps it all in a file.
+payment, `load_scenarios` reads more of them, and `ledger.faults.add(Fault("reset-after", times=1))`
+orders what shall go wrong with it. `ledger.webhooks` tells endpoints of payments; an `SQLiteStore`
+keeps it all in a file. `Sandbox` is all that in a test, in virtual time.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ._engine import (
@@ -32,6 +34,7 @@ from ._engine import (
     Truth,
 )
 from ._faults import FAULTS, Fault, Faults
+from ._scenario_files import load_scenarios
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 from ._webhooks import DISORDERS, Delivery, Endpoint, Post, RegistrationError, Webhooks
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from ._app import create_app
     from ._server import SandboxServer
     from ._store import SQLiteStore, StoreError
+    from ._testing import Sandbox
 
 __all__ = [
     "BALANCE",
@@ -67,6 +71,7 @@ __all__ = [
     "Reply",
     "Request",
     "SQLiteStore",
+    "Sandbox",
     "SandboxServer",
     "Scenario",
     "Step",
@@ -74,22 +79,24 @@ __all__ = [
     "Truth",
     "Webhooks",
     "create_app",
+    "load_scenarios",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Load the web framework, and SQLite, only when they are asked for: the ledger does without."""
-    if name in {"SQLiteStore", "StoreError"}:
-        from . import _store
-
-        return getattr(_store, name)
-    if name not in {"SandboxServer", "create_app"}:
+    """Load the heavy ones, such as the web framework, only when they are asked for."""
+    homes = {
+        "SQLiteStore": "_store",
+        "Sandbox": "_testing",
+        "SandboxServer": "_server",
+        "StoreError": "_store",
+        "create_app": "_app",
+    }
+    if name not in homes:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     try:
-        from ._app import create_app
-        from ._server import SandboxServer
+        return getattr(import_module(f".{homes[name]}", __name__), name)
     except ImportError as error:
         msg = f"{error.name} is missing: pip install 'paynexus-async[sandbox]'"
         raise ImportError(msg, name=error.name) from error
-    return {"SandboxServer": SandboxServer, "create_app": create_app}[name]

@@ -21,7 +21,6 @@ from ._engine import BODY_BYTES_MAX, Ledger, Request
 from ._faults_http import add_faults, tell
 from ._phone import add_phone
 from ._refused import refused
-from ._scenarios import SCENARIOS
 from ._webhooks_http import add_webhooks
 
 __all__ = ["create_app"]
@@ -131,16 +130,19 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
         """The latest API calls."""
         return [attrs.asdict(call) for call in ledger.calls]
 
+    # Not in an annotation: FastAPI reads those without knowing the ledger.
+    named = Body(json_schema_extra={"enum": [*ledger.scenarios]})
+
     @app.post("/sandbox/script", tags=tags, responses=behind(DONE, 400, 422), response_model=None)
     async def script(
-        scenario: Annotated[str, Body(json_schema_extra={"enum": [*SCENARIOS]})],
+        scenario: str = named,
         phone: Annotated[str | None, Body()] = None,
     ) -> Response:
         """Let the next payment (to a phone) play a scenario."""
         try:
             ledger.script(scenario, phone=phone)
         except KeyError:
-            word = f"scenario is one of {', '.join(SCENARIOS)}"
+            word = f"scenario is one of {', '.join(ledger.scenarios)}"
             return refused(422, "VALIDATION_ERROR", word)
         except ValueError as error:
             return refused(422, "VALIDATION_ERROR", str(error))

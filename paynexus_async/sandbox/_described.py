@@ -1,7 +1,7 @@
 """What the sandbox's description says of each call: its request, answers and refusals.
 
 JSON schemas only. They describe what the ledger does, and a test holds every answer to them;
-nothing is checked by them.
+nothing is checked by them. Scenarios of a user's own may answer otherwise.
 """
 
 from __future__ import annotations

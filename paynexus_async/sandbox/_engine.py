@@ -22,7 +22,7 @@ from ..exceptions import InvalidRequestError
 from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
 from ._faults import Faults, Strike, Told
-from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step
+from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step, filled, together
 from ._state import FORGETFUL, Store
 from ._webhooks import RegistrationError, Webhooks
 
@@ -182,6 +182,18 @@ class Record:
     scenario: Scenario
     receipt: str
 
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the fields of a scenario may speak of."""
+        prompt = self.prompt
+        return {
+            "reference": prompt.reference,
+            "checkout_request_id": prompt.checkout_request_id,
+            "amount": prompt.amount,
+            "phone": prompt.phone,
+            "receipt": self.receipt,
+        }
+
 
 @attrs.frozen(kw_only=True, repr=False)
 class Truth:
@@ -308,6 +320,7 @@ class Ledger:
         seed: int = 0,
         keys: Collection[str] | None = None,
         customer: str | Scenario | None = None,
+        scenarios: Mapping[str, Scenario] | None = None,
         webhooks_anywhere: bool = False,
         store: Store | None = None,
     ) -> None:
@@ -321,13 +334,15 @@ class Ledger:
             keys: the keys that exist; left out, every `sk_`, `pk_` and `sb_` key does.
             customer: what a customer does whom no script and no magic number tells otherwise;
                 left out, a person while a page shows the phones, and `paid` while none does.
+            scenarios: some of your own, by name, such as `load_scenarios` returns.
             webhooks_anywhere: whether endpoints beyond this machine may be registered.
             store: keeps payments, scripts, balances, quota windows and webhooks, such as an
                 `SQLiteStore`; left out, they end with the ledger. The calls are not kept.
 
         Raises:
             ValueError: for an unknown plan or scenario, a speed that is not positive, or one that
-                is not the store's.
+                is not the store's, or a scenario that takes a name, a phone or an amount which has
+                its meaning already.
         """
         if isinstance(plan, str) and plan not in PLANS:
             msg = f"plan must be one of {', '.join(PLANS)}, not {plan!r}"
@@ -335,12 +350,14 @@ class Ledger:
         if not (math.isfinite(speed) and speed > 0):
             msg = "speed must be a positive number"
             raise ValueError(msg)
-        if isinstance(customer, str) and customer not in SCENARIOS:
-            msg = f"customer must be one of {', '.join(SCENARIOS)}, not {customer!r}"
+        self.scenarios: Final = together(scenarios or {})
+        """Everything that it can play, by name."""
+        if isinstance(customer, str) and customer not in self.scenarios:
+            msg = f"customer must be one of {', '.join(self.scenarios)}, not {customer!r}"
             raise ValueError(msg)
         self._clock = clock
         self.faults: Faults = Faults(clock)
-        self._customer = SCENARIOS[customer] if isinstance(customer, str) else customer
+        self._customer = self.scenarios[customer] if isinstance(customer, str) else customer
         self._pages = 0
         self._balances: dict[str, int] = {}
         self._balance_set_at: dict[str, float] = {}
@@ -370,6 +387,11 @@ class Ledger:
         )
         self._by_phone = {normalize_phone(m.phone): SCENARIOS[m.scenario] for m in MAGIC}
         self._by_amount = {m.amount: SCENARIOS[m.scenario] for m in MAGIC}
+        for own in (scenarios or {}).values():
+            if own.phone is not None:
+                self._by_phone[normalize_phone(own.phone)] = own
+            if own.amount is not None:
+                self._by_amount[own.amount] = own
 
     def _restore(self) -> None:
         """Take over what the store holds."""
@@ -416,8 +438,9 @@ class Ledger:
     @property
     def records(self) -> tuple[Record, ...]:
         """Every payment, in order."""
-        # A copy in one step: a test reads this while the server's thread adds to it.
-        return tuple(self._records.values())
+        # A test reads this while the server's thread adds to it. Only the copy is one step: to make
+        # the tuple can collect garbage, and that lets the other thread have its turn.
+        return tuple(self._records.copy().values())
 
     def prompted(self, phone: str) -> int:
         """Return how many prompts went to a phone."""
@@ -460,7 +483,7 @@ class Ledger:
             KeyError: if there is no scenario of this name.
             ValueError: if the phone is not a Kenyan mobile number, or too many scripts wait.
         """
-        played = SCENARIOS[scenario] if isinstance(scenario, str) else scenario
+        played = self.scenarios[scenario] if isinstance(scenario, str) else scenario
         normalized = None if phone is None else normalize_phone(phone)
         if len(self._scripted) >= SCRIPTS_MAX:
             msg = f"{SCRIPTS_MAX} scripts wait for a payment already"
@@ -753,6 +776,7 @@ class Ledger:
             "phone": phone,
             "status": "initiated",
             "customer_message": "Success. Request accepted for processing",
+            **filled(record.scenario.initiate, record.facts),
         }
         return Reply(200, {"success": True, "data": data}, reference=prompt.reference)
 
@@ -772,8 +796,8 @@ class Ledger:
             scenario=self._choose(phone, amount),
             receipt=self._letters(10),
         )
-        self._of_phone.setdefault(phone, []).append(prompt.reference)
         self._keep(record)
+        self._of_phone.setdefault(phone, []).append(prompt.reference)
         return record
 
     def _choose(self, phone: str, amount: int) -> Scenario:
@@ -872,7 +896,7 @@ class Ledger:
             "updated_at": changed_at,
             "completed_at": changed_at if paid else None,
             "failed_at": changed_at if status.is_terminal and not paid else None,
-            **step.fields,
+            **filled(step.fields, record.facts),
         }
         return {k: v for k, v in document.items() if k not in record.scenario.missing}
 

@@ -81,6 +81,7 @@ async def _whole(told: Told) -> AsyncIterator[bytes]:
     yield told.body
     for piece in told.rest:
         yield piece
+        await anyio.sleep(0)  # or the server would write on after a caller has gone, unheard
 
 
 async def _dripped(body: bytes, seconds: float) -> AsyncIterator[bytes]:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import attrs
 
+from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
 
-__all__ = ["MAGIC", "PERSON", "SCENARIOS", "Magic", "Scenario", "Step"]
+__all__ = [
+    "FACTS",
+    "MAGIC",
+    "PERSON",
+    "SCENARIOS",
+    "Magic",
+    "Scenario",
+    "Step",
+    "filled",
+    "together",
+]
+
+FACTS: Final = ("reference", "checkout_request_id", "amount", "phone", "receipt")
+"""What a field's text may speak of, in braces."""
+PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 
 @attrs.frozen
@@ -19,7 +35,9 @@ class Step:
     Attributes:
         at_seconds: the payment's age from which this holds.
         status: the status that answers tell; any text, documented or not.
-        fields: further fields of answers, which replace the ordinary ones; `None` is sent as null.
+        fields: further fields of answers, which replace the ordinary ones; `None` is sent as null,
+            and `{reference}`, `{checkout_request_id}`, `{amount}`, `{phone}` and `{receipt}` in a
+            text as the payment's own. A text that is nothing but `{amount}` is sent as a number.
     """
 
     at_seconds: float
@@ -35,11 +53,17 @@ class Scenario:
         name: by which it is asked for.
         steps: in the order of time; before the first one, the payment is `initiated`.
         missing: fields that its status answers leave out.
+        initiate: further fields of the answer to initiate, as those of a step.
+        phone: any prompt to it plays this, unless a script says otherwise; `None` for no such.
+        amount: any prompt for it, in KES, does too.
     """
 
     name: str
     steps: tuple[Step, ...] = ()
     missing: frozenset[str] = frozenset()
+    initiate: Mapping[str, object] = attrs.field(factory=dict)
+    phone: str | None = attrs.field(default=None, repr=False)
+    amount: int | None = None
 
     def at(self, age_seconds: float) -> Step:
         """Return the step that holds at this age."""
@@ -157,3 +181,44 @@ MAGIC: Final = tuple(
     for number, (scenario, happens) in enumerate(_MAGIC, start=1)
 )
 """The table of phones and amounts; whatever is not in it is `paid`: completed after 9 s."""
+
+
+def together(scenarios: Mapping[str, Scenario]) -> Mapping[str, Scenario]:
+    """Return the sandbox's scenarios and these.
+
+    Raises:
+        ValueError: if one takes a name, a phone or an amount that another one has.
+    """
+    names = {**SCENARIOS}
+    asked_by: dict[str, str] = {}
+    for magic in MAGIC:
+        asked_by |= {normalize_phone(magic.phone): magic.scenario}
+        asked_by |= {f"KES {magic.amount}": magic.scenario}
+    for name, scenario in scenarios.items():
+        if name in names:
+            msg = f"there is a scenario {name!r} in the sandbox already: choose another name"
+            raise ValueError(msg)
+        names[name] = scenario
+        asked = [] if scenario.phone is None else [normalize_phone(scenario.phone)]
+        asked += [] if scenario.amount is None else [f"KES {scenario.amount}"]
+        for sign in asked:
+            if sign in asked_by:
+                taken = f"{mask_phones(sign)} plays {asked_by[sign]!r} already"
+                msg = f"scenario {name!r}: {taken}: choose another"
+                raise ValueError(msg)
+            asked_by[sign] = name
+    return names
+
+
+def filled(fields: Mapping[str, object], facts: Mapping[str, object]) -> dict[str, object]:
+    """Return *fields* with the payment's own facts in the place of their names in braces."""
+    return {name: _fill(value, facts) for name, value in fields.items()}
+
+
+def _fill(value: object, facts: Mapping[str, object]) -> object:
+    if not isinstance(value, str):
+        return value
+    whole = PLACEHOLDER.fullmatch(value)
+    if whole and whole[1] in facts:
+        return facts[whole[1]]
+    return PLACEHOLDER.sub(lambda name: str(facts.get(name[1], name[0])), value)

@@ -8,7 +8,6 @@ from typing import Final
 import attrs
 
 from ._engine import BUSINESS, PIN, SECRET_KEY, Ledger, Prompt
-from ._scenarios import SCENARIOS
 
 __all__ = ["View", "changes", "view"]
 
@@ -31,7 +30,7 @@ def view(ledger: Ledger) -> View:
             "key": SECRET_KEY,  # the page sends prompts with it; everybody may know it
             "phones_hidden": len(ledger.phones) - len(phones),
             "pin": PIN,
-            "scenarios": [*SCENARIOS],
+            "scenarios": [*ledger.scenarios],
         }
     }
     for phone in phones:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ._scenarios import Scenario, Step
+from ._scenarios import Scenario, Step, filled
 from ._state import FORGETFUL, Store
 
 if TYPE_CHECKING:
@@ -594,6 +594,7 @@ def _changes(scenario: Scenario) -> list[Step]:
 def _body(event: str, record: Record, change: Step, moment: float) -> str:
     """Write the JSON of an event, in the documented shape."""
     prompt, failed = record.prompt, event == "payment.failed"
+    told = filled(change.fields, record.facts)
     receipt = record.receipt if event == "payment.completed" else None
     data: dict[str, object] = {
         "payment_id": record.number,
@@ -611,14 +612,14 @@ def _body(event: str, record: Record, change: Step, moment: float) -> str:
         "payer_name": f"M-Pesa {prompt.phone}",
     }
     if failed:
-        reason = change.fields.get("failure_reason") or f"The payment {change.status}"
+        reason = told.get("failure_reason") or f"The payment {change.status}"
         data |= {
             "failure_reason": reason,
             "user_message": f"{reason}. Please try again.",
             "retry_possible": True,
         }
     # A scenario's answers contradict the truth, or leave things out; so do its webhooks.
-    data |= {name: value for name, value in change.fields.items() if name in data}
+    data |= {name: value for name, value in told.items() if name in data}
     data = {k: v for k, v in data.items() if k not in record.scenario.missing}
     time = datetime.fromtimestamp(moment, _NAIROBI).isoformat(timespec="seconds")
     return json.dumps({"event": event, "timestamp": time, "data": data}, separators=(",", ":"))
