@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import formatdate
 from enum import Enum
 from typing import Annotated
 
@@ -161,7 +162,9 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
         )
     )
     return JSONResponse(
-        dict(reply.document), status_code=reply.status_code, headers=dict(reply.headers)
+        dict(reply.document),
+        status_code=reply.status_code,
+        headers={"Date": formatdate(ledger.now(), usegmt=True), **reply.headers},
     )
 
 

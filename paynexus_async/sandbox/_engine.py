@@ -332,6 +332,10 @@ class Ledger:
         # A copy in one step: a test reads this while the server's thread adds to it.
         return tuple(self._records.values())
 
+    def now(self) -> float:
+        """Return the time by the ledger's clock, in seconds since 1970."""
+        return self._clock()
+
     def prompted(self, phone: str) -> int:
         """Return how many prompts went to a phone."""
         normalized = normalize_phone(phone)

@@ -80,6 +80,7 @@ class SandboxServer:
             create_app(self.ledger),
             log_config=None,
             access_log=False,
+            date_header=False,  # the ledger's own clock tells it
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
