@@ -6,6 +6,7 @@ Pure: times come in as arguments.
 from __future__ import annotations
 
 from collections import OrderedDict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -28,6 +29,7 @@ PROMPT_LIFE_SECONDS: Final = 120.0
 
 _PROMPTS_MAX: Final = 100_000
 _NAMES_REMEMBERED_MAX: Final = 20_000
+_MOMENT: Final = timedelta(microseconds=1)
 
 
 class Prompt:
@@ -64,7 +66,7 @@ class Prompts:
         """Know no prompt."""
         self._prompts: dict[tuple[str, int], list[Prompt]] = {}
         self._by_name: dict[str, Prompt] = {}
-        self._sent: OrderedDict[str, datetime] = OrderedDict()
+        self._sent: OrderedDict[str, Attempt] = OrderedDict()
         self._count = 0
 
     def open_like(self, intent: Intent) -> Prompt | None:
@@ -72,19 +74,19 @@ class Prompts:
         prompts = self._prompts.get((intent.phone, intent.amount))
         return prompts[0] if prompts else None
 
-    def others_like(self, intent: Intent, sent_at: datetime) -> list[Prompt]:
+    def rivals_of(self, attempt: Attempt) -> list[Prompt]:
         """Return the other prompts for the same phone and amount of which no payment is known."""
-        prompts = self._prompts.get((intent.phone, intent.amount), ())
-        return [p for p in prompts if p.payment is None and p.attempt.sent_at != sent_at]
+        prompts = self._prompts.get((attempt.phone, attempt.amount), ())
+        return [p for p in prompts if p.payment is None and not p.attempt.is_that_of(attempt)]
 
     def of(self, attempt: Attempt) -> Prompt | None:
         """Return the prompt of an attempt, if it is not known to be over."""
         prompts = self._prompts.get((attempt.phone, attempt.amount), ())
-        return next((p for p in prompts if p.attempt.sent_at == attempt.sent_at), None)
+        return next((p for p in prompts if p.attempt.is_that_of(attempt)), None)
 
-    def sent_at_of(self, payment: Payment) -> datetime | None:
-        """Return when this client sent the prompt of a payment, if it has been told that it did."""
-        return next((at for n in _names(payment) if (at := self._sent.get(n))), None)
+    def attempt_of(self, payment: Payment) -> Attempt | None:
+        """Return which attempt a payment is that of, if this client has been told."""
+        return next((one for n in _names(payment) if (one := self._sent.get(n))), None)
 
     def begin(self, intent: Intent, now: float, at: datetime) -> Prompt:
         """Note that a prompt is about to be sent.
@@ -95,6 +97,9 @@ class Prompts:
             at: by this machine's clock.
         """
         amount, phone, description = intent.amount, intent.phone, intent.description
+        taken = {prompt.attempt.sent_at for prompt in self._prompts.get((phone, amount), ())}
+        while at in taken:  # by this clock in the same moment: it tells one from the other
+            at += _MOMENT
         attempt = Attempt(amount=amount, phone=phone, description=description, sent_at=at)
         return self._keep(Prompt(intent, now, attempt))
 
@@ -129,7 +134,7 @@ class Prompts:
             prompt.payment = outcome
             for name in _names(outcome):
                 self._by_name[name] = prompt
-                self._sent[name] = prompt.attempt.sent_at
+                self._sent[name] = prompt.attempt
                 if len(self._sent) > _NAMES_REMEMBERED_MAX:
                     self._sent.popitem(last=False)
             self.observe(outcome)

@@ -721,12 +721,11 @@ class AsyncPayNexus:
 
     def _known_of(self, attempt: Attempt) -> Known:
         def mine(payment: Payment) -> bool | None:
-            sent_at = self._prompts.sent_at_of(payment)
-            return None if sent_at is None else sent_at == attempt.sent_at
+            known = self._prompts.attempt_of(payment)
+            return None if known is None else known.is_that_of(attempt)
 
-        intent = Intent(attempt.amount, attempt.phone, attempt.description)
-        others = self._prompts.others_like(intent, attempt.sent_at)
-        return Known(mine, [Sought(o.intent, o.sent_at, o.lost_at) for o in others])
+        rivals = self._prompts.rivals_of(attempt)
+        return Known(mine, [Sought(one.intent, one.sent_at, one.lost_at) for one in rivals])
 
     def _found(self, attempt: Attempt, sought: Sought, found: PaymentFound) -> Resolution:
         """Remember whose payment it is, as if its answer had come."""

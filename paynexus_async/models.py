@@ -423,6 +423,10 @@ class Attempt:
         """Show what was sent, with the phone masked."""
         return _masked_repr(self)
 
+    def is_that_of(self, other: Attempt) -> bool:
+        """Whether both are the same attempt, however much is known of its end."""
+        return (self.phone, self.amount, self.sent_at) == (other.phone, other.amount, other.sent_at)
+
 
 @attrs.frozen(kw_only=True)
 class _Resolution:

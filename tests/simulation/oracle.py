@@ -231,7 +231,7 @@ class Oracle:
         if word == "completed" and (own or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
         if not called.ordered:  # there a result waits for those before it
-            self._only_forward(who, called.client, payment, word)
+            self._only_forward(who, called.client, payment, word, called.kind)
         if None not in (payment.reference, payment.checkout_request_id):
             now = self.network.runtime.now()
             self._connected.setdefault((called.client, reference), now)
@@ -259,7 +259,7 @@ class Oracle:
             step.status == word and step.at_seconds <= age for step in record.scenario.steps
         )
 
-    def _only_forward(self, who: str, client: int, payment: Payment, word: str) -> None:
+    def _only_forward(self, who: str, client: int, payment: Payment, word: str, kind: str) -> None:
         """Under each of its names; that both are one payment's, a client may have yet to hear."""
         now = self.network.runtime.now()
         for name in {payment.reference, payment.checkout_request_id} - {None}:
@@ -268,7 +268,9 @@ class Oracle:
                 back = _RANKS[word] < _RANKS[before[1]]
                 if back or (_RANKS[word] == _RANKS[before[1]] and word != before[1]):
                     self.violated(3, f"{who}: {word}, after {before[1]}")
-            if before is None or _RANKS[word] >= _RANKS[before[1]]:
+            # What it lists and has not seen before, it does not remember.
+            remembers = before is not None or kind != "list"
+            if remembers and (before is None or _RANKS[word] >= _RANKS[before[1]]):
                 self._seen[client, name] = (now, word)
 
     def _concerns(self, called: Called, asked: Any, x: Exchange) -> bool:
