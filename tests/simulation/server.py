@@ -220,6 +220,8 @@ class Server:
         scripted, self.ledger._scripted = self.ledger._scripted, []
         record = self.ledger._record(amount, phone, words)
         self.ledger._scripted = scripted
+        self.records[record.prompt.reference] = record
+        self.senders[record.prompt.reference] = -1  # no client of this shop's
         self.made_at[record.prompt.reference] = self._network.runtime.now()
         self._network.trace("another till prompts", phone, amount)
 

@@ -361,8 +361,8 @@ class Shop:
         await self.runtime.sleep(order.arrives_at)
         if order.style == "twice at once":
             async with anyio.create_task_group() as group:
-                for _ in range(2):
-                    group.start_soon(self._begin, order)
+                group.start_soon(self._begin, order)
+                group.start_soon(self._begin, order, order.finder.random() < 0.5)
             return
         payment = await self._begin(order)
         if payment is None:
@@ -374,9 +374,9 @@ class Shop:
             await self.runtime.sleep(order.rng.uniform(90, 200))
             await self._begin(order)
 
-    async def _begin(self, order: Order) -> Payment | str | None:
+    async def _begin(self, order: Order, insists: bool = False) -> Payment | str | None:
         """Initiate, and again as far as the application's policy goes."""
-        dice, insists = order.rng, False
+        dice = order.rng
         for _ in range(3):
             called = await self._initiate(order, insists=insists)
             error, insists = called.error, False
