@@ -101,9 +101,9 @@ class _Clock:
 
     @classmethod
     def of(cls, response: APIResponse, read_at: float) -> _Clock | None:
-        """Read it off an answer; `None` if that has no `Date`."""
+        """Read it off an answer; `None` if that has no `Date` of this age."""
         server_at = date_of(response.headers.get("date", ""))
-        if server_at is None:
+        if server_at is None or not 2_000 <= server_at.year < 3_000:
             return None
         return cls(server_at, read_at - response.elapsed_seconds, read_at)
 
