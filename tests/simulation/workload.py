@@ -62,6 +62,7 @@ class Order:
         style: how it follows the payment.
         finder: dice for what follows a lost answer.
         beside: when another till prompts the same phone, for how much, and with which words.
+        again_after: seconds until somebody prompts him once more all the same, or `None`.
     """
 
     number: int
@@ -73,7 +74,7 @@ class Order:
     rng: Random
     finder: Random = attrs.field(init=False)
     beside: tuple[float, int, str] | None = None
-    follows: int = 0
+    again_after: float | None = None
 
     def __attrs_post_init__(self) -> None:
         self.finder = Random(self.amount * 1_000 + self.number)
@@ -226,6 +227,8 @@ def draw_order(rng: Random, number: int) -> tuple[Order, Scenario]:
         amount = order.amount if is_alike else order.amount + 1
         at = order.arrives_at + finder.uniform(-3, 6)
         order.beside = (max(at, 0.0), amount, f"Till 2, order {number}")
+    if finder.random() < 0.15:
+        order.again_after = finder.uniform(0, 5)
     return order, _scenario(rng)
 
 
@@ -373,6 +376,10 @@ class Shop:
         if order.style == "comes back":
             await self.runtime.sleep(order.rng.uniform(90, 200))
             await self._begin(order)
+
+    async def insist(self, order: Order) -> None:
+        await self.runtime.sleep(order.arrives_at + (order.again_after or 0.0))
+        await self._begin(order, insists=True)
 
     async def _begin(self, order: Order, insists: bool = False) -> Payment | str | None:
         """Initiate, and again as far as the application's policy goes."""

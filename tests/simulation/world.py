@@ -185,6 +185,8 @@ class _World:
             if scenario.name.startswith(("late", "undocumented", "stale", "bare", "other")):
                 network.hit(f"customer: {scenario.name}")
             orders.append(order)
+            if order.again_after is not None:
+                group.start_soon(self.shop.insist, order)
             if order.beside is not None:
                 at, amount, words = order.beside
                 runtime.later(
