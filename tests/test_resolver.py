@@ -29,6 +29,7 @@ from paynexus_async import (
     QuotaExhaustedError,
     _prompts,
     _resolver,
+    client,
 )
 
 from .fakes import PHONE, FakeServer, answer, initiated, refusal, status
@@ -275,6 +276,20 @@ async def test_two_lost_prompts_do_not_share_a_payment(server: FakeServer):
         third = await shop.lose(paynexus, "Order #1", allow_duplicate=True)
         shop.lists(shop.item(shop.seconds, **{**OTHER, "description": "Order #1"}))
         assert isinstance(await paynexus.find_payment(third), PaymentFound)
+
+
+async def test_prompts_of_the_same_moment_are_told_apart(server: FakeServer, monkeypatch):
+    """Another customer's, and another of the same customer, on a clock that stands still."""
+    monkeypatch.setattr(client, "_utc_now", lambda: EPOCH)
+    async with server.client() as paynexus:
+        shop = Shop(server)
+        server.answers(initiated(amount=200))
+        await paynexus.initiate_payment(200, PHONE, WORDS)
+        error = await shop.lose(paynexus)
+        shop.lists(shop.item(amount="200.00"))
+        assert isinstance(await paynexus.find_payment(error), NoPaymentFound)
+        again = await shop.lose(paynexus, allow_duplicate=True)
+        assert not again.attempt.is_that_of(error.attempt)
 
 
 # --- How the list is read
