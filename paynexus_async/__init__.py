@@ -36,6 +36,8 @@ from .exceptions import (
     QuotaExhaustedError,
     RateLimitError,
     UnprocessableEntityError,
+    WebhookPayloadError,
+    WebhookSignatureError,
 )
 from .models import (
     APIResponse,
@@ -54,6 +56,7 @@ from .models import (
 )
 from .phone import mask_phones, normalize_phone
 from .status import TERMINAL, TRANSITIONS, Change, PaymentStatus, advance
+from .webhooks import WebhookEvent, parse_webhook
 
 __all__ = [
     "TERMINAL",
@@ -100,8 +103,12 @@ __all__ = [
     "Schedule",
     "Survival",
     "UnprocessableEntityError",
+    "WebhookEvent",
+    "WebhookPayloadError",
+    "WebhookSignatureError",
     "__version__",
     "advance",
     "mask_phones",
     "normalize_phone",
+    "parse_webhook",
 ]

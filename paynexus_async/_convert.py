@@ -27,7 +27,7 @@ from .status import PaymentStatus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NAIROBI", "structure_payment", "structure_phone"]
+__all__ = ["NAIROBI", "structure_payment", "structure_phone", "structure_time"]
 
 NAIROBI: Final = timezone(timedelta(hours=3), "EAT")
 _AMOUNT_DIGITS_MAX: Final = 18  # beyond any sum of money; bounds the work on "1e999999999"
@@ -94,7 +94,8 @@ def _decimal(value: object) -> Decimal:
     raise ValueError(msg)
 
 
-def _time(value: object, _: object = None) -> datetime | None:
+def structure_time(value: object, _: object = None) -> datetime | None:
+    """Read a time; one without an offset is Kenyan, and what cannot be read is none."""
     if not isinstance(value, str):
         return None
     try:
@@ -116,7 +117,7 @@ def configure_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False, forbid_extra_keys=False)
     converter.register_structure_hook_func(lambda kind: kind == str | None, _text)
     converter.register_structure_hook_func(lambda kind: kind == int | Decimal | None, _amount)
-    converter.register_structure_hook_func(lambda kind: kind == datetime | None, _time)
+    converter.register_structure_hook_func(lambda kind: kind == datetime | None, structure_time)
     converter.register_structure_hook_func(lambda kind: kind == APIResponse | None, lambda v, _: v)
     converter.register_structure_hook(bool, _truth)
     converter.register_structure_hook(PaymentStatus, lambda v, _: v)

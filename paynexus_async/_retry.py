@@ -74,7 +74,7 @@ async def repeat(
         return await attempt()
 
     def pause_seconds(state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
+        error = _error_of(state)
         if isinstance(error, RateLimitError) and error.retry_after is not None:
             return error.retry_after
         ceiling = min(_FIRST_PAUSE_SECONDS * 2**state.attempt_number, _PAUSE_SECONDS_MAX)
@@ -92,6 +92,10 @@ async def repeat(
         reraise=True,
     )
     return await retrying(again)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 @attrs.define
@@ -137,7 +141,7 @@ class Polling(Generic[Subject]):
             return found
 
         def absorbs(state: RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
+            error = _error_of(state)
             return error is not None and absorb(subject(state), error)
 
         self._retrying = AsyncRetrying(

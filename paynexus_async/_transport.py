@@ -15,7 +15,7 @@ import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 import anyio
 import httpx
@@ -44,9 +44,6 @@ __all__ = ["HTTPClient", "Transport"]
 
 _logger: Final = logging.getLogger("paynexus_async")
 
-HTTPClient = httpx.AsyncClient
-"""What `http_client=` takes."""
-
 T = TypeVar("T")
 Conclude = Callable[[APIResponse | APIError], T]
 """Turns the end of an exchange into the caller's result, or raises. Runs exactly once, in the
@@ -66,6 +63,28 @@ _USER_AGENT: Final = (
 
 _NEVER_SENT_WITHOUT_TRACE: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """The exceptions that prove it where a transport does not call the trace (a mock, an ASGI app)."""
+
+
+class HTTPClient(Protocol):
+    """What `http_client=` takes: an `httpx.AsyncClient`, or one of its successor, httpx2."""
+
+    def build_request(
+        self,
+        method: str,
+        url: str,
+        *,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        timeout: tuple[float, float, float, float],
+        extensions: dict[str, Any],
+    ) -> Any:  # noqa: ANN401  # each has a class of its own, with one interface
+        """Make a request."""
+
+    async def send(self, request: Any, *, stream: bool, auth: None, follow_redirects: bool) -> Any:  # noqa: ANN401
+        """Send it, and return the answer's beginning."""
+
+    async def aclose(self) -> None:
+        """Close the client."""
 
 
 class _NotAgainError(Exception):
@@ -191,6 +210,7 @@ class Transport:
         self._base_url = base_url
         self._ours = http_client is None
         self._lanes: _Lanes | None = None
+        self._http: HTTPClient
         if http_client is not None:
             self._http = http_client
         elif trust_env:
@@ -412,7 +432,9 @@ class Transport:
         if type(request.stream) is httpx.ByteStream:  # pragma: no branch  # a successor has its own
             request.stream = _Body(exchange.call.body or b"")
         # `auth=None`: a challenge-response scheme of a borrowed client would send the body twice.
-        response = await self._http.send(request, stream=True, auth=None, follow_redirects=False)
+        response: httpx.Response = await self._http.send(
+            request, stream=True, auth=None, follow_redirects=False
+        )
         try:
             return await _read(exchange.call, response, started)
         finally:

@@ -55,6 +55,7 @@ __all__ = [
     "check_headers",
     "connection_error",
     "date_of",
+    "decode",
     "expect_checkout_id",
     "expect_reference",
     "expectation_of",
@@ -723,7 +724,7 @@ def _envelope(call: Call, response: APIResponse) -> Mapping[str, object]:
     if response.headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
         _not_understood(call, response, "it is compressed, which was not asked for")
     try:
-        document = _decode(response.body)
+        document = decode(response.body)
     except ValueError as error:
         if response.status_code >= 400:
             raise _refusal(call, response, {}) from None
@@ -735,7 +736,7 @@ def _envelope(call: Call, response: APIResponse) -> Mapping[str, object]:
     return envelope
 
 
-def _decode(body: bytes) -> object:
+def decode(body: bytes) -> object:
     """Decode JSON.
 
     Raises:

@@ -148,7 +148,8 @@ class AsyncPayNexus:
             max_retries: how often a read is repeated after a passing error, and an initiate that
                 provably never left this machine. An initiate that left is never repeated.
             default_headers: sent with every request.
-            http_client: used as it is, and never closed; for proxies, certificates, tests.
+            http_client: an `httpx.AsyncClient`, or httpx2's, used as it is, and never closed; for
+                proxies, certificates, tests.
             trust_env: whether proxies and certificates named in the environment are used.
             transport: what reads: `"httpx"`, or, on asyncio, the faster `"aiohttp"` or
                 `"pyreqwest"` (each an extra of that name), or `"auto"`, the fastest one installed.

@@ -10,6 +10,8 @@
     ├── PaymentStillPending           the wait is over, the payment is not
     ├── PaymentMismatchError          the answer contradicts what was asked
     ├── PaymentFailed                 only from `Payment.raise_for_status()`
+    ├── WebhookSignatureError         a delivery that is not PayNexus's, or too old
+    ├── WebhookPayloadError           a delivery that is PayNexus's, and cannot be understood
     └── APIError                      the exchange with the server
         ├── APIConnectionError        no answer
         │   └── APITimeoutError       ... within the time allowed
@@ -61,6 +63,8 @@ __all__ = [
     "QuotaExhaustedError",
     "RateLimitError",
     "UnprocessableEntityError",
+    "WebhookPayloadError",
+    "WebhookSignatureError",
 ]
 
 
@@ -242,6 +246,14 @@ class PaymentFailed(PayNexusError):
         """Keep the payment."""
         super().__init__(message)
         self.payment = payment
+
+
+class WebhookSignatureError(PayNexusError):
+    """A webhook's delivery has no right signature, or is too old: nothing in it is believed."""
+
+
+class WebhookPayloadError(PayNexusError):
+    """A webhook's delivery has the right signature, and cannot be understood."""
 
 
 class APIError(PayNexusError):

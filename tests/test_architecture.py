@@ -26,7 +26,7 @@ LAYERS = [
     {"models"},
     {"_convert"},
     {"_wire", "_schedule"},
-    {"_experience", "_prompts", "_quota", "_readers", "_tasks"},
+    {"_experience", "_prompts", "_quota", "_readers", "_tasks", "webhooks"},
     {"_agenda"},
     {"_budget"},
     {"_transport"},

@@ -101,6 +101,19 @@ async def test_of_two_seen_at_the_same_age_the_one_seen_longer_ago_goes_first():
     assert world.granted == ["first", "a", "b", "c"]
 
 
+async def test_a_call_goes_at_once_past_a_look_that_is_paced():
+    """A look waits for the key's pace; a single call does not, and the look stays in its place."""
+    world = World(reads=9, minute=6)
+    await world.call("first", Urgency.CALL)
+    world.done()
+    for name in "abc":
+        world.look(name, 1.0)
+    paced = world.granted[1:]
+    assert len(paced) < 3
+    await world.call("call", Urgency.CALL, world.tasks.now())
+    assert world.granted == ["first", *paced, "call"]
+
+
 async def test_a_deadline_that_has_passed_is_not_a_quota_that_is_spent():
     """A retry may wake a little late; with every connection busy, that alone is to be said."""
     world = World()

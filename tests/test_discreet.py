@@ -61,6 +61,12 @@ def test_a_name_is_shown_whole_unless_it_gives_somebody_away(name, shown):
     assert quoted(name, is_name=True) == shown
 
 
+def test_what_is_not_said_to_be_a_name_is_none():
+    """Behind letters, too, nine digits may be somebody's."""
+    assert quoted("PNX746990866", is_name=True) == "PNX746990866"
+    assert quoted("PNX746990866") == "PNX7*****866"
+
+
 def test_a_reference_that_is_a_phone_is_in_no_message():
     """Whichever way the server's answer gets into one."""
     payment = Payment(reference=PHONE, status=PaymentStatus.FAILED, status_text="failed")

@@ -7,6 +7,7 @@ phone or a key looks like is told here anew.
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -30,17 +31,21 @@ from paynexus_async import (
     PaymentOutcomeUnknown,
     PayNexusError,
     Schedule,
+    WebhookPayloadError,
+    WebhookSignatureError,
     _convert,
     _resolver,
     _wire,
     mask_phones,
     normalize_phone,
+    parse_webhook,
 )
 from paynexus_async._experience import Experience
 from paynexus_async._quota import Plan, Quota, Urgency
 from paynexus_async._wire import Intent, Keys, Listing
 from paynexus_async.phone import phones_agree
 from paynexus_async.sandbox import PUBLIC_KEY, SANDBOX_KEY, SECRET_KEY, Ledger, Request
+from paynexus_async.webhooks import SIGNATURE_HEADER
 
 Claim = Callable[[bytes], None]
 
@@ -232,6 +237,23 @@ def outcome_of_initiate(data: bytes) -> None:
         return
     assert known == ("rejected" if rejected else "may be out")
     assert_discreet(told)
+
+
+def webhook(data: bytes) -> None:
+    """An event, or an error of the package; what is not signed is never an event."""
+    response = _answer(data)
+    signed = {SIGNATURE_HEADER: hmac.digest(b"whsec_x", response.body, "sha256").hex()}
+    for headers in (signed, response.headers):
+        try:
+            event = parse_webhook(response.body, headers, "whsec_x")
+        except (WebhookSignatureError, WebhookPayloadError) as error:
+            assert_discreet(error)
+        else:
+            assert headers is signed or signed[SIGNATURE_HEADER] in headers.values()
+            assert_value_discreet(event)
+            assert event.name.strip() == event.name != ""
+            if event.payment is not None:
+                _assert_payment(event.payment)
 
 
 def connection_error(data: bytes) -> None:
@@ -459,6 +481,12 @@ VALIDATED: Final = (
     b'{"success": true, "data": {"original": "0746990866", "normalized": "254746990866",'
     b' "valid": true, "provider": "mpesa"}}'
 )
+DELIVERY: Final = b"200\nX-PayNexus-Timestamp: 1769498298\n\n" + json.dumps(
+    {
+        "event": "payment.completed", "timestamp": "2026-01-27T10:17:18+03:00",
+        "data": json.loads(PAYMENT)["data"],
+    }
+).encode()  # fmt: skip
 COUNTS: Final = json.dumps({"version": 1, "ended_by_age": [0.5] * 121}).encode()
 DATES: Final = (
     b"200\ndate: Tue, 27 Jan 2026 07:17:18 -0000\nretry-after: Tue, 27 Jan 2026 07:18:18 GMT\n\n{}"
@@ -470,6 +498,7 @@ CLAIMS: Final[Mapping[str, tuple[Claim, tuple[bytes, ...]]]] = {
     "find_payment": (find_payment, (LISTED_AT, NONE_LISTED)),
     "read_phone": (read_phone, (VALIDATED, HEAD + REFUSAL)),
     "outcome_of_initiate": (outcome_of_initiate, (INITIATED, HEAD + REFUSAL, PAYMENT)),
+    "webhook": (webhook, (PAYMENT, DELIVERY)),
     "connection_error": (
         connection_error,
         (b"[Errno 111] refused: sk_live_0123456789ab by +254 (746) 990-866",),

@@ -7,6 +7,8 @@ import random
 import resource
 import socket
 import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -27,6 +29,9 @@ from paynexus_async import (
 
 from .server import BEHAVIOURS, DATA, MIB, PHONE, Connection, HostileServer, envelope, healthy
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
 pytestmark = pytest.mark.anyio
 
 SECRET_KEY = "sk_live_4eC39HqLyjWDarjtT1zdp7dc"
@@ -35,13 +40,28 @@ REJECTED = {f"refuse {n}" for n in (400, 401, 403, 404, 409, 422, 429)}
 MISMATCHED = {"other amount", "other phone"}
 
 
-def client(server: HostileServer, **options: object) -> AsyncPayNexus:
-    return AsyncPayNexus(SECRET_KEY, base_url=server.url, **{"timeout": TIMEOUT, **options})
+@asynccontextmanager
+async def client(
+    server: HostileServer, transport: str = "httpx", **options: object
+) -> AsyncIterator[AsyncPayNexus]:
+    """A client, over one of its transports, or over a client of httpx's successor."""
+    options = {"timeout": TIMEOUT, "base_url": server.url, **options}
+    async with AsyncExitStack() as stack:
+        if transport == "httpx2":
+            import httpx2
+
+            borrowed = httpx2.AsyncClient(trust_env=False)
+            options["http_client"] = await stack.enter_async_context(borrowed)
+        else:
+            options["transport"] = transport
+        yield await stack.enter_async_context(AsyncPayNexus(SECRET_KEY, **options))
 
 
-@pytest.fixture(params=["httpx", "aiohttp", "pyreqwest"])
+@pytest.fixture(params=["httpx", "httpx2", "aiohttp", "pyreqwest"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """Each way to read."""
+    """Each way to read, and httpx's successor for everything."""
+    if request.param == "httpx2":
+        pytest.importorskip("httpx2", reason="httpx2 is not installed")
     return request.param
 
 
