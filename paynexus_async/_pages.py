@@ -56,17 +56,18 @@ class Pages:
         names = [_name(payment) for payment in page.payments]
         repeats = bool(names) and names == self._before
         self._before = names
+        fresh = [] if repeats else self._fresh(page)
         if page.last is None:
             self.is_over = repeats or not names
             self.is_whole = not names
-        elif self._number >= page.last:
-            self.is_over = self.is_whole = True
-        elif repeats or not names:
+        elif repeats or (not names and self._number < page.last):
             what = f"repeats page {self._number - 1}" if repeats else "is empty"
             self._broken(f"page {self._number} of {page.last} {what}")
-        fresh = [] if repeats else self._fresh(page)
-        if self.first.total is not None and self._count < self.first.total:
-            self.is_whole = False
+        elif self._number >= page.last:
+            self.is_over = self.is_whole = True
+            total = min(self.first.total or 0, page.total or 0)
+            if self._count < total:
+                self._broken(f"it shows {self._count} payments of {total}")
         return fresh
 
     def _fresh(self, page: Page) -> list[Payment]:

@@ -660,7 +660,8 @@ class AsyncPayNexus:
         `allow_duplicate=True`: a request that was lost can arrive late.
 
         Args:
-            error: what `initiate_payment` or `pay` raised, here or in another process.
+            error: what `initiate_payment` or `pay` raised. Another client than the one that raised
+                it, in this process or another, does not know which payments that one's others are.
             timeout: seconds this may take, instead of the client's.
 
         Returns:

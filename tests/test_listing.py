@@ -126,6 +126,8 @@ async def test_without_pagination_an_empty_or_a_repeated_page_ends_it(server: Fa
             [page(item(2), current_page=1, last_page=3)] * 2,
             "page 2 was asked for, and it is page 1",
         ),
+        ([page(item(2), last_page=2), page(item(2), last_page=2)], "page 2 of 2 repeats page 1"),
+        ([page(item(2), last_page=1, total=2)], "it shows 1 payments of 2"),
         ([page({"amount": 1})], "item 1 of 1: the payment has no status"),
         ([page(item(1), item(2, amount="many"))], "item 2 of 2: the amount is not a number"),
         ([answer(success=True, data=[7])], "item 1 of 1: the payment has no status"),

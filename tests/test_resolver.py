@@ -348,7 +348,7 @@ async def test_a_list_that_is_newest_first_is_read_as_far_as_it_matters(server: 
 
 @pytest.mark.parametrize(
     ("pagination", "words"),
-    [({"last_page": 5_000}, "not seen whole"), (None, "not seen whole"), ({"last_page": 1, "total": 3}, "not seen whole")],
+    [({"last_page": 5_000}, "not seen whole"), (None, "not seen whole"), ({"last_page": 1, "total": 3}, "it shows 1 payments of 3")],
     ids=["too long", "repeated", "fewer than it says"],
 )  # fmt: skip
 async def test_a_list_that_is_not_seen_whole_proves_nothing(server: FakeServer, pagination, words):

@@ -230,7 +230,8 @@ class Oracle:
         own = called.kind in {"initiate", "pay", "find"}
         if word == "completed" and (own or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
-        if not called.ordered:  # there a result waits for those before it
+        # In an ordered bulk a result waits for those before it; a wrong reference is that of many.
+        if not called.ordered and record.scenario.name != "other-reference":
             self._only_forward(who, called.client, payment, word, called.kind)
         if None not in (payment.reference, payment.checkout_request_id):
             now = self.network.runtime.now()
@@ -351,8 +352,8 @@ class Oracle:
         if sender is not None and not order.is_named:
             lied = any(x.lied and x.origin.call == sender for x in self.network.exchanges)
             clients = {one.number: one.client for one in self.calls}
-            if lied or clients[sender] != clients[lost]:
-                return  # another process, or a refusal that prompted all the same
+            if lied or clients[sender] != called.client:
+                return  # of another process, or a refusal that prompted all the same
         self.violated(11, f"call {called.number}: found {reference} of {sender}, not of {lost}")
 
     def _listed_all(self, called: Called, mine: list[Exchange]) -> None:
@@ -483,10 +484,13 @@ class Oracle:
         """Promise 2: whoever keeps to the table never prompts twice for one order."""
         calls = {called.number: called for called in self.calls}
         prompts: Counter[int] = Counter()
+        insisted = {called.order.number for called in self.calls if called.order and called.insists}
         excused = {calls[x.origin.call].order.number for x in self.network.exchanges if x.lied}  # type: ignore[union-attr]
         for call in self.server.calls.values():
             order = calls[call].order if call in calls else None
             if order is None or order.policy != "truth table" or order.style == "comes back":
+                continue
+            if order.number in insisted:
                 continue
             if not calls[call].insists:
                 prompts[order.number] += 1
