@@ -230,8 +230,8 @@ class Oracle:
         own = called.kind in {"initiate", "pay", "find"}
         if word == "completed" and (own or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
-        # In an ordered bulk a result waits for those before it; a wrong reference is that of many.
-        if not called.ordered and record.scenario.name != "other-reference":
+        # In an ordered bulk a result waits for those before it; a wrong reference makes two of one.
+        if not called.ordered and payment.reference != "PNXOTHER0000":
             self._only_forward(who, called.client, payment, word, called.kind)
         if None not in (payment.reference, payment.checkout_request_id):
             now = self.network.runtime.now()
