@@ -70,6 +70,7 @@ PURE = {
     "_quota",
     "_prompts",
     "sandbox._engine",
+    "sandbox._faults",
 }
 CLOCKS = {"time", "random", "secrets", "asyncio", "anyio", "trio", "socket", "threading"}
 

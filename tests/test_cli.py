@@ -22,7 +22,16 @@ from paynexus_async.cli._outcome import Exit, exit_of_error, exit_of_payment
 from paynexus_async.cli._report import JsonReport, PlainReport, document_of, line_of
 from paynexus_async.exceptions import ClientStateError
 from paynexus_async.models import Payment
-from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, Scenario, Step, create_app
+from paynexus_async.sandbox import (
+    PUBLIC_KEY,
+    SECRET_KEY,
+    Fault,
+    Ledger,
+    Request,
+    Scenario,
+    Step,
+    create_app,
+)
 
 EPOCH = 1_769_498_238.0
 
@@ -384,6 +393,26 @@ def test_the_sandbox_tells_its_address_and_each_call(capsys, monkeypatch):
     assert re.fullmatch(r"\d\d:\d\d:\d\d  200  pk_     GET /payments", calls[0])
     assert re.fullmatch(r"\d\d:\d\d:\d\d  401  no key  GET /payments", calls[1])
     assert capsys.readouterr().out == "stopped\n"
+
+
+def test_the_sandbox_tells_what_a_fault_hid(capsys, monkeypatch):
+    """What the caller was told, and what is true."""
+    ledger = Ledger(clock=lambda: EPOCH)
+    body = b'{"amount": 100, "phone": "0746990866"}'
+    request = Request("POST", "/mpesa/payment/initiate", SECRET_KEY, body)
+    for kind in ("502-after", "reset-before", "400-before"):
+        ledger.faults.add(Fault(kind, times=1))
+        ledger.mishandle(request, ledger.faults.strike(request))
+    monkeypatch.setattr(_sandbox.time, "sleep", lambda _: exec("raise KeyboardInterrupt"))
+    with pytest.raises(KeyboardInterrupt):
+        _sandbox._tell_calls(ledger)
+    lines = [line[10:] for line in capsys.readouterr().out.splitlines()]
+    call = "  sk_     POST /mpesa/payment/initiate  "
+    assert lines == [
+        f"502{call}502-after: in truth 200, {ledger.prompts[0].reference}",
+        f"---{call}reset-before: in truth nothing happened",
+        f"400{call}400-before: in truth nothing happened",
+    ]
 
 
 def test_a_taken_port_is_a_matter_of_usage(capsys):

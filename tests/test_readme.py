@@ -19,7 +19,15 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from paynexus_async import APIError, AsyncPayNexus, Attempt, PaymentOutcomeUnknown, exceptions
 from paynexus_async.cli._outcome import Exit
-from paynexus_async.sandbox import MAGIC, PUBLIC_KEY, SECRET_KEY, Ledger, Request, create_app
+from paynexus_async.sandbox import (
+    FAULTS,
+    MAGIC,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    Ledger,
+    Request,
+    create_app,
+)
 
 from .fakes import FakeServer
 
@@ -100,6 +108,16 @@ def test_the_blocks_are_found():
 def test_the_table_of_magic_numbers_is_true(magic):
     """It is that of the sandbox."""
     assert f"| `{magic.phone}` | {magic.amount} KES | {magic.happens} |" in TEXT
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_the_table_of_faults_is_complete(kind):
+    """Those that strike before or after are named once."""
+    name = kind.removesuffix("-before").removesuffix("-after")
+    row = next(
+        line for line in TEXT.splitlines() if f"`{name if name == kind else name + '-…'}`" in line
+    )
+    assert row.startswith("| ")
 
 
 def test_the_table_of_exit_codes_is_complete():

@@ -115,6 +115,16 @@ def _tell_calls(ledger: Ledger) -> None:
         for call in calls[places[0] + 1 if places else 0 :]:
             at = time.strftime("%H:%M:%S", time.localtime(call.at))
             kind = call.key_kind or "no key"
-            print(f"{at}  {call.status_code}  {kind:6}  {call.method} {call.path}", flush=True)
+            told = "---" if call.status_code is None else call.status_code
+            line = f"{at}  {told}  {kind:6}  {call.method} {call.path}"
+            print(f"{line}{_what_happened(call)}", flush=True)
             seen = call
         time.sleep(_LOOK_AT_CALLS_SECONDS)
+
+
+def _what_happened(call: Call) -> str:
+    """Return the fault that a call met, and what is true, where its caller was told otherwise."""
+    if call.fault is None:
+        return ""
+    truth = "nothing happened" if call.true_status_code is None else call.true_status_code
+    return f"  {call.fault}: in truth {truth}{f', {call.reference}' if call.reference else ''}"

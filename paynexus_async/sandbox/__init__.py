@@ -6,7 +6,7 @@
 
 The ledger is the truth: `ledger.prompts` are the prompts that customers saw. `MAGIC` lists the
 phone numbers and amounts that play an outcome; `ledger.script("cancelled")` orders one for the next
-payment.
+payment, and `ledger.faults.add(Fault("reset-after", times=1))` what shall go wrong with it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ._engine import (
     Request,
     Truth,
 )
+from ._faults import FAULTS, Fault, Faults
 from ._scenarios import MAGIC, SCENARIOS, Magic, Scenario, Step
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BALANCE",
+    "FAULTS",
     "MAGIC",
     "PIN",
     "PLANS",
@@ -45,6 +47,8 @@ __all__ = [
     "SCENARIOS",
     "SECRET_KEY",
     "Call",
+    "Fault",
+    "Faults",
     "Ledger",
     "Magic",
     "Plan",

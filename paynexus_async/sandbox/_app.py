@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from email.utils import formatdate
 from enum import Enum
 from typing import Annotated
@@ -20,6 +19,8 @@ from starlette.responses import Response
 from ..phone import mask_phones
 from ._described import CALLS, HEALTH, OPERATIONS, PAYMENTS, PROMPTS, SCRIPTED, answered
 from ._engine import BODY_BYTES_MAX, Ledger, Request
+from ._faults_http import add_faults, tell
+from ._refused import refused
 from ._scenarios import SCENARIOS
 
 __all__ = ["create_app"]
@@ -46,6 +47,7 @@ def create_app(ledger: Ledger) -> FastAPI:
     )
     _add_api(app, ledger)
     _add_control(app, ledger)
+    add_faults(app, ledger)
 
     @app.exception_handler(HTTPException)
     async def envelope(request: HTTPRequest, error: HTTPException) -> Response:
@@ -54,13 +56,13 @@ def create_app(ledger: Ledger) -> FastAPI:
             return await _handle(ledger, request)
         # Not the API's: were it answered, a client with a wrong base URL would pass its tests.
         word = f"There is nothing here: the API is below {_BASE}."
-        return _error(error.status_code, "NOT_FOUND", word, headers=error.headers)
+        return refused(error.status_code, "NOT_FOUND", word, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: HTTPRequest, error: RequestValidationError) -> Response:
         """Refuse a malformed control request in that shape as well."""
         errors = {".".join(map(str, e["loc"][1:])): [e["msg"]] for e in error.errors()}
-        return _error(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
+        return refused(422, "VALIDATION_ERROR", "The given data was invalid.", errors=errors)
 
     return app
 
@@ -136,9 +138,9 @@ def _add_control(app: FastAPI, ledger: Ledger) -> None:
             ledger.script(scenario, phone=phone)
         except KeyError:
             word = f"scenario is one of {', '.join(SCENARIOS)}"
-            return _error(422, "VALIDATION_ERROR", word)
+            return refused(422, "VALIDATION_ERROR", word)
         except ValueError as error:
-            return _error(422, "VALIDATION_ERROR", str(error))
+            return refused(422, "VALIDATION_ERROR", str(error))
         return JSONResponse({"success": True})
 
 
@@ -151,35 +153,23 @@ async def _handle(ledger: Ledger, request: HTTPRequest) -> Response:
             if len(body) > BODY_BYTES_MAX:
                 break  # the ledger refuses it as it is
     except ClientDisconnect:  # nobody reads this answer, and half a request prompts nobody
-        return _error(400, "BAD_REQUEST", "The request did not arrive whole.")
-    reply = ledger.handle(
-        Request(
-            method=request.method,
-            path=request.url.path.removeprefix(_BASE),
-            key=_key(request),
-            body=bytes(body),
-            query=dict(request.query_params),
-        )
+        return refused(400, "BAD_REQUEST", "The request did not arrive whole.")
+    asked = Request(
+        method=request.method,
+        path=request.url.path.removeprefix(_BASE),
+        key=_key(request),
+        body=bytes(body),
+        query=dict(request.query_params),
     )
+    strike = ledger.faults.strike(asked)
+    if strike is not None:
+        return await tell(ledger, asked, strike)
+    reply = ledger.handle(asked)
     return JSONResponse(
         dict(reply.document),
         status_code=reply.status_code,
         headers={"Date": formatdate(ledger.now(), usegmt=True), **reply.headers},
     )
-
-
-def _error(
-    status_code: int,
-    code: str,
-    message: str,
-    *,
-    errors: Mapping[str, list[str]] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    document = {"success": False, "error": code.lower(), "code": code, "message": message}
-    if errors:
-        document |= {"errors": errors}
-    return JSONResponse(document, status_code=status_code, headers=headers)
 
 
 def _key(request: HTTPRequest) -> str | None:

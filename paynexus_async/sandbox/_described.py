@@ -14,6 +14,8 @@ __all__ = [
     "CALLS",
     "HEALTH",
     "OPERATIONS",
+    "ORDERED",
+    "ORDERS",
     "PAYMENTS",
     "PROMPTS",
     "SCRIPTED",
@@ -316,9 +318,40 @@ CALLS: Final = _list(
             "method": _TEXT,
             "path": _TEXT,
             "key_kind": {"enum": ["sk_", "pk_", "sb_", ""]},
-            "status_code": {"type": "integer"},
+            "status_code": {"type": ["integer", "null"]},
             "reference": _TEXT_OR_NULL,
+            "fault": _TEXT_OR_NULL,
+            "true_status_code": {"type": ["integer", "null"]},
         }
     )
 )
 SCRIPTED: Final = _object({"success": {"const": True}})
+
+_SECONDS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
+ORDERED: Final = _object(
+    {
+        "id": _NUMBER,
+        "kind": _TEXT,
+        "call": _TEXT,
+        "times": _COUNT_OR_NULL,
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "seed": _COUNT,
+        "seconds": _SECONDS_OR_NULL,
+        "struck": _COUNT,
+    }
+)
+ORDERS: Final = _object(
+    {
+        "kinds": _list(
+            _object(
+                {
+                    "name": _TEXT,
+                    "happens": _TEXT,
+                    "calls": _list(_TEXT),
+                    "seconds": _SECONDS_OR_NULL,
+                }
+            )
+        ),
+        "rules": _list(ORDERED),
+    }
+)

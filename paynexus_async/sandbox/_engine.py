@@ -21,6 +21,7 @@ import attrs
 from ..exceptions import InvalidRequestError
 from ..phone import mask_phones, normalize_phone
 from ..status import PaymentStatus
+from ._faults import Faults, Strike, Told
 from ._scenarios import MAGIC, PERSON, SCENARIOS, Scenario, Step
 
 __all__ = [
@@ -209,16 +210,20 @@ class Call:
         method: the HTTP method.
         path: below the base URL, phones masked.
         key_kind: `sk_`, `pk_`, `sb_`, or empty.
-        status_code: of the answer.
+        status_code: of the answer that its caller was told; `None`: it was told none.
         reference: of the payment that it was about, if it was about one.
+        fault: the kind of fault that it met, if it met one.
+        true_status_code: of the ledger's own answer; `None`: a fault kept the call from it.
     """
 
     at: float
     method: str
     path: str
     key_kind: str
-    status_code: int
+    status_code: int | None
     reference: str | None = None
+    fault: str | None = None
+    true_status_code: int | None = None
 
 
 _MERCHANT: Final[Mapping[str, object]] = {
@@ -262,8 +267,17 @@ class _Window:
     left: int
 
 
+_NOT_ASKED: Final = Reply(200, {"success": True, "data": {}})
+"""What a fault that strikes before a call makes its answer of."""
+
+
 class Ledger:
-    """A PayNexus: what was asked of it, what it sent, and what is true of each payment."""
+    """A PayNexus: what was asked of it, what it sent, and what is true of each payment.
+
+    Attributes:
+        faults: what is ordered to go wrong between it and its callers. It stays the truth: a fault
+            that strikes after a call leaves what the call did.
+    """
 
     def __init__(
         self,
@@ -298,6 +312,7 @@ class Ledger:
             msg = f"customer must be one of {', '.join(SCENARIOS)}, not {customer!r}"
             raise ValueError(msg)
         self._clock = clock
+        self.faults: Faults = Faults(clock)
         self._customer = SCENARIOS[customer] if isinstance(customer, str) else customer
         self._balances: dict[str, int] = {}
         self._plan = PLANS[plan] if isinstance(plan, str) else plan
@@ -458,6 +473,19 @@ class Ledger:
 
     def handle(self, request: Request) -> Reply:
         """Answer one API call."""
+        reply = self._answer(request)
+        self._log(request, reply.status_code, reply, None)
+        return reply
+
+    def mishandle(self, request: Request, strike: Strike) -> Told:
+        """Carry out one API call as far as a fault lets it, and answer what the fault wants."""
+        before = strike.kind.before
+        reply = _NOT_ASKED if before else self._answer(request)
+        told = strike.tell(reply)
+        self._log(request, told.status_code, None if before else reply, strike.kind.name)
+        return told
+
+    def _answer(self, request: Request) -> Reply:
         headers: dict[str, str] = {}
         try:
             key = self._check_key(request.key)
@@ -465,17 +493,23 @@ class Ledger:
             reply = self._route(request, key)
         except _Refused as refused:
             reply = refused.reply
+        return attrs.evolve(reply, headers={**headers, **reply.headers})
+
+    def _log(
+        self, request: Request, told: int | None, reply: Reply | None, fault: str | None
+    ) -> None:
         self._calls.append(
             Call(
                 at=self._clock(),
                 method=request.method,
                 path=mask_phones(request.path),
                 key_kind=_kind(request.key or ""),
-                status_code=reply.status_code,
-                reference=reply.reference,
+                status_code=told,
+                reference=reply.reference if reply else None,
+                fault=fault,
+                true_status_code=reply.status_code if reply else None,
             )
         )
-        return attrs.evolve(reply, headers={**headers, **reply.headers})
 
     def _check_key(self, key: str | None) -> str:
         if not key:

@@ -9,11 +9,16 @@ import threading
 from typing import TYPE_CHECKING, Final, Self
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ._app import create_app
+from ._faults_http import CONNECTION
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ._engine import Ledger
+    from ._faults import Faults
 
 __all__ = ["SandboxServer"]
 
@@ -22,6 +27,14 @@ _PORT_MAX: Final = 65_535
 
 # Without any handler, Python prints uvicorn's warnings (a client's garbage) among a test's output.
 logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+
+
+class _Protocol(H11Protocol):
+    """Lets the application have its connection, which a fault may break."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, CONNECTION: transport}
 
 
 class SandboxServer:
@@ -43,6 +56,11 @@ class SandboxServer:
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def faults(self) -> Faults:
+        """What is ordered to go wrong: `server.faults.add(Fault("reset-after", times=1))`."""
+        return self.ledger.faults
 
     @property
     def url(self) -> str:
@@ -78,6 +96,7 @@ class SandboxServer:
             raise OSError(error.errno, msg) from error
         config = uvicorn.Config(
             create_app(self.ledger),
+            http=_Protocol,
             log_config=None,
             access_log=False,
             date_header=False,  # the ledger's own clock tells it
