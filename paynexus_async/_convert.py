@@ -27,9 +27,9 @@ from .status import PaymentStatus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["structure_payment", "structure_phone", "structure_time"]
+__all__ = ["NAIROBI", "structure_payment", "structure_phone", "structure_time"]
 
-_NAIROBI: Final = timezone(timedelta(hours=3), "EAT")
+NAIROBI: Final = timezone(timedelta(hours=3), "EAT")
 _AMOUNT_DIGITS_MAX: Final = 18  # beyond any sum of money; bounds the work on "1e999999999"
 
 
@@ -102,7 +102,7 @@ def structure_time(value: object, _: object = None) -> datetime | None:
         moment = datetime.fromisoformat(value.strip())
     except ValueError:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=_NAIROBI)
+    return moment if moment.tzinfo else moment.replace(tzinfo=NAIROBI)
 
 
 def _truth(value: object, _: object = None) -> bool:

@@ -222,9 +222,10 @@ class _Follower:
 
     # --- What is known
 
-    def initiated(self, now: float) -> None:
-        """Note that this client sent the prompt, now: that tells the age, and counts as a look."""
-        self.initiated_at = self._born_at = self._looked_at = now
+    def initiated(self, at: float, now: float) -> None:
+        """Note when this client sent the prompt: that tells the age. It is seen now."""
+        self.initiated_at = self._born_at = at
+        self._looked_at = now
 
     def observe(self, observed: Payment, now: float) -> Payment:
         """Merge what an answer tells, tell it to everybody who waits, and return what holds."""
@@ -591,11 +592,20 @@ class Followers:
         """Note a payment that this client has just initiated."""
         self.sent(Expectation.of(payment)).observe(payment, self.now())
 
-    def sent(self, expected: Expectation) -> _Follower:
-        """Note a prompt that this client has just sent, and what its payment is to be."""
-        follower = self._follower(expected)
-        follower.initiated(self.now())
+    def sent(self, expected: Expectation, at: float | None = None) -> _Follower:
+        """Note a prompt that this client has sent, and what its payment is to be.
+
+        Args:
+            expected: what was asked, and the payment's names.
+            at: when, on the event loop's clock, if not just now.
+        """
+        follower, now = self._follower(expected), self.now()
+        follower.initiated(now if at is None else at, now)
         return follower
+
+    def knows(self, payment: Payment) -> bool:
+        """Whether this client has seen a payment before."""
+        return bool(self._known_by(Expectation.of(payment).names))
 
     async def wait(self, expected: Expectation, known: Payment | None, terms: Terms) -> Payment:
         """Wait until the payment has ended.

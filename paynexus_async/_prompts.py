@@ -5,13 +5,20 @@ Pure: times come in as arguments.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 from ._discreet import quoted
 from .exceptions import DuplicatePaymentError, PaymentMismatchError, PaymentOutcomeUnknown
+from .models import Attempt
 from .phone import mask_phones
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ._wire import Intent
     from .models import Payment
 
@@ -21,6 +28,8 @@ PROMPT_LIFE_SECONDS: Final = 120.0
 """A prompt lives about a minute on a phone; after twice that, asking may prove that it is over."""
 
 _PROMPTS_MAX: Final = 100_000
+_NAMES_REMEMBERED_MAX: Final = 20_000
+_MOMENT: Final = timedelta(microseconds=1)
 
 
 class Prompt:
@@ -28,19 +37,26 @@ class Prompt:
 
     Attributes:
         intent: what was asked.
-        sent_at: when, on the client's clock, in seconds.
+        sent_at: when, on the event loop's clock, in seconds.
+        attempt: the same for people and for other processes; its `sent_at` tells it from others.
+        lost_at: when its answer was lost, on the event loop's clock.
         payment: what is known of it; `None` while its answer is on the way, or was lost.
-        unknown: whether its answer was lost.
     """
 
-    __slots__ = ("intent", "payment", "sent_at", "unknown")
+    __slots__ = ("attempt", "intent", "lost_at", "payment", "sent_at")
 
-    def __init__(self, intent: Intent, sent_at: float) -> None:
+    def __init__(self, intent: Intent, sent_at: float, attempt: Attempt) -> None:
         """Begin on the way."""
         self.intent = intent
         self.sent_at = sent_at
+        self.attempt = attempt
         self.payment: Payment | None = None
-        self.unknown = False
+        self.lost_at: float | None = None
+
+    @property
+    def unknown(self) -> bool:
+        """Whether its answer was lost."""
+        return self.lost_at is not None
 
 
 class Prompts:
@@ -50,6 +66,7 @@ class Prompts:
         """Know no prompt."""
         self._prompts: dict[tuple[str, int], list[Prompt]] = {}
         self._by_name: dict[str, Prompt] = {}
+        self._sent: OrderedDict[str, Attempt] = OrderedDict()
         self._count = 0
 
     def open_like(self, intent: Intent) -> Prompt | None:
@@ -57,27 +74,69 @@ class Prompts:
         prompts = self._prompts.get((intent.phone, intent.amount))
         return prompts[0] if prompts else None
 
-    def begin(self, intent: Intent, now: float) -> Prompt:
-        """Note that a prompt is about to be sent."""
-        prompt = Prompt(intent, now)
-        self._prompts.setdefault((intent.phone, intent.amount), []).append(prompt)
+    def rivals_of(self, attempt: Attempt) -> list[Prompt]:
+        """Return the other prompts for the same phone and amount of which no payment is known."""
+        prompts = self._prompts.get((attempt.phone, attempt.amount), ())
+        return [p for p in prompts if p.payment is None and not p.attempt.is_that_of(attempt)]
+
+    def of(self, attempt: Attempt) -> Prompt | None:
+        """Return the prompt of an attempt, if it is not known to be over."""
+        prompts = self._prompts.get((attempt.phone, attempt.amount), ())
+        return next((p for p in prompts if p.attempt.is_that_of(attempt)), None)
+
+    def attempt_of(self, payment: Payment) -> Attempt | None:
+        """Return which attempt a payment is that of, if this client has been told."""
+        return next((one for n in _names(payment) if (one := self._sent.get(n))), None)
+
+    def begin(self, intent: Intent, now: float, at: datetime) -> Prompt:
+        """Note that a prompt is about to be sent.
+
+        Args:
+            intent: what is asked.
+            now: on the event loop's clock.
+            at: by this machine's clock.
+        """
+        amount, phone, description = intent.amount, intent.phone, intent.description
+        taken = {prompt.attempt.sent_at for prompt in self._prompts.get((phone, amount), ())}
+        while at in taken:  # by this clock in the same moment: it tells one from the other
+            at += _MOMENT
+        attempt = Attempt(amount=amount, phone=phone, description=description, sent_at=at)
+        return self._keep(Prompt(intent, now, attempt))
+
+    def adopt(self, intent: Intent, sent_at: float, attempt: Attempt) -> Prompt:
+        """Take over an attempt of another process, or one that had been forgotten."""
+        return self._keep(Prompt(intent, sent_at, attempt))
+
+    def _keep(self, prompt: Prompt) -> Prompt:
+        key = (prompt.intent.phone, prompt.intent.amount)
+        self._prompts.setdefault(key, []).append(prompt)
         self._count += 1
         if self._count > _PROMPTS_MAX:
             self._end(next(iter(self._prompts.values()))[0])
         return prompt
 
-    def settle(self, prompt: Prompt, outcome: Payment | Exception) -> None:
-        """Note what became of the attempt: only a proof that nothing was sent ends it."""
+    def settle(
+        self, prompt: Prompt, outcome: Payment | Exception, now: float, at: datetime
+    ) -> None:
+        """Note what became of the attempt: only a proof that nothing was sent ends it.
+
+        An error that leaves the payment unknown is told which attempt it is about.
+        """
         if isinstance(outcome, PaymentMismatchError) and self._is_of_this(outcome):
             outcome = outcome.answered
         if isinstance(outcome, PaymentOutcomeUnknown | PaymentMismatchError):
-            prompt.unknown = True
+            prompt.lost_at = now
+            prompt.attempt = attrs.evolve(prompt.attempt, lost_at=at)
+            outcome.attempt = prompt.attempt
         elif isinstance(outcome, Exception):
             self._end(prompt)
         else:
             prompt.payment = outcome
             for name in _names(outcome):
                 self._by_name[name] = prompt
+                self._sent[name] = prompt.attempt
+                if len(self._sent) > _NAMES_REMEMBERED_MAX:
+                    self._sent.popitem(last=False)
             self.observe(outcome)
 
     def _is_of_this(self, error: PaymentMismatchError) -> bool:
@@ -123,11 +182,12 @@ def refusal(prompt: Prompt) -> DuplicatePaymentError:
         name = quoted(reference, is_name=True) if reference else "by its checkout request id"
         state = f"{what} is still {quoted(prompt.payment.status_text)}: follow payment {name}"
     elif prompt.unknown:
-        state = f"{what} was sent and its answer was lost: find out whether the customer paid"
+        state = f"{what} was sent and its answer was lost: find_payment() looks for its payment"
     else:
         state = f"{what} is being sent: wait for its answer"
     msg = (
         f"{state}, instead of charging twice. Nothing was sent now; "
         "allow_duplicate=True sends a second prompt all the same"
     )
-    return DuplicatePaymentError(msg, payment=prompt.payment)
+    attempt = prompt.attempt if prompt.payment is None else None
+    return DuplicatePaymentError(msg, payment=prompt.payment, attempt=attempt)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import attrs
 
-from ._convert import structure_payment, structure_phone
+from ._convert import NAIROBI, structure_payment, structure_phone
 from ._discreet import quoted
 from .exceptions import (
     STATUS_ERRORS,
@@ -47,6 +47,8 @@ __all__ = [
     "Environment",
     "Intent",
     "Keys",
+    "Listing",
+    "Page",
     "RateLimits",
     "Secret",
     "check_base_url",
@@ -59,10 +61,12 @@ __all__ = [
     "expectation_of",
     "expectation_of_intent",
     "initiate_call",
+    "list_call",
     "never_sent",
     "outcome_of_initiate",
     "oversized_error",
     "rate_limits",
+    "read_page",
     "read_payment",
     "read_phone",
     "status_call",
@@ -79,7 +83,10 @@ DESCRIPTION_CHARACTERS_MAX: Final = 255
 BODY_BYTES_MAX: Final = 1024 * 1024
 VALUES_MAX: Final = 20_000
 """In one answer, counted before it is decoded: a value of two bytes costs up to a hundred here, so
-that one MiB of them would cost thirty. The largest real answer has a few hundred."""
+that one MiB of them would cost thirty. The largest real answer, a page of a hundred payments, has
+two or three thousand."""
+PER_PAGE_MAX: Final = 100
+_ITEMS_MAX: Final = 1_000  # on one page, however many were asked for
 RETRY_AFTER_SECONDS_MAX: Final = 120.0
 
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -98,6 +105,7 @@ _OUR_HEADERS: Final = frozenset(
         "x-api-key",
     }
 )
+_STATUS_WORD: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}", re.ASCII)
 _KEY: Final = re.compile(r"[!-~]{4,256}", re.ASCII)  # visible ASCII: safe in a header line
 
 _REJECTIONS: Final = frozenset({400, 401, 403, 404, 409, 422, 429})
@@ -348,6 +356,77 @@ def validate_call(phone: str) -> Call:
     return Call("validate_phone", "POST", "/mpesa/validate-phone", _encode({"phone": phone}))
 
 
+@attrs.frozen
+class Listing:
+    """Which payments are listed, and how many at a time.
+
+    Attributes:
+        status: where they stand; `None` for anywhere.
+        first: the first day on which they were made, by Kenyan time.
+        last: the last one.
+        per_page: payments in one answer.
+    """
+
+    status: str | None = None
+    first: date | None = None
+    last: date | None = None
+    per_page: int = PER_PAGE_MAX
+
+    @classmethod
+    def of(
+        cls, status: str | None, from_date: date | None, to_date: date | None, per_page: int
+    ) -> Listing:
+        """Check what a caller asks for.
+
+        Raises:
+            InvalidRequestError: naming what is wrong; nothing was sent.
+        """
+        if status is not None and not (isinstance(status, str) and _STATUS_WORD.fullmatch(status)):
+            msg = "status must be a word such as 'completed'; nothing was sent"
+            raise InvalidRequestError(msg)
+        first, last = _day("from_date", from_date), _day("to_date", to_date)
+        if first and last and last < first:
+            msg = "to_date is before from_date; nothing was sent"
+            raise InvalidRequestError(msg)
+        is_count = isinstance(per_page, int) and not isinstance(per_page, bool)
+        if not is_count or not 1 <= per_page <= PER_PAGE_MAX:
+            msg = f"per_page must be a whole number from 1 to {PER_PAGE_MAX}; nothing was sent"
+            raise InvalidRequestError(msg)
+        return cls(None if status is None else str(status), first, last, per_page)
+
+    def admits(self, payment: Payment) -> bool:
+        """Whether a payment is what was asked for, as far as it tells: filters may be ignored."""
+        if self.status is not None and payment.status_text.lower() != self.status.lower():
+            return False
+        made_at = payment.created_at
+        if made_at is None:
+            return True
+        begun = self.first is None or made_at >= datetime.combine(self.first, time.min, NAIROBI)
+        return begun and (
+            self.last is None or made_at <= datetime.combine(self.last, time.max, NAIROBI)
+        )
+
+
+def _day(argument: str, day: date | None) -> date | None:
+    if isinstance(day, datetime) or not isinstance(day, date | None):
+        msg = f"{argument} must be a datetime.date, a day of Kenyan time; nothing was sent"
+        raise InvalidRequestError(msg)
+    return day
+
+
+def list_call(listing: Listing, page: int) -> Call:
+    """`GET /payments` [transactions]: one page of the account's payments."""
+    query = {
+        "status": listing.status,
+        "from_date": listing.first,
+        "to_date": listing.last,
+        "page": page,
+        "per_page": listing.per_page,
+    }
+    given = urlencode({name: value for name, value in query.items() if value is not None})
+    return Call("list_payments", "GET", f"/payments?{given}")
+
+
 def expectation_of(payment: Payment | str) -> Expectation:
     """What an answer about *payment* must agree with.
 
@@ -518,6 +597,62 @@ def read_payment(
     return attrs.evolve(answered, **completed)
 
 
+@attrs.frozen
+class Page:
+    """One page of a list of payments.
+
+    Attributes:
+        payments: in the order of the server.
+        last: the number of the last page, if the server tells.
+        total: how many payments there are on all pages, if it tells.
+        response: the answer.
+    """
+
+    payments: tuple[Payment, ...]
+    last: int | None
+    total: int | None
+    response: APIResponse
+
+
+def read_page(call: Call, response: APIResponse, number: int) -> Page:
+    """Read a page of a list.
+
+    It is read whole or not at all: whoever counts must not miss a payment in silence.
+
+    Args:
+        call: what was asked, for messages.
+        response: the answer.
+        number: which page was asked for.
+
+    Raises:
+        APIStatusError: if the server says no.
+        APIResponseError: if the answer, or one payment in it, cannot be understood, or if it is
+            another page.
+    """
+    envelope = _envelope(call, response)
+    data = envelope.get("data")
+    if not isinstance(data, list) or len(data) > _ITEMS_MAX:
+        _not_understood(call, response, f"it has no list of at most {_ITEMS_MAX:,} payments")
+    payments = []
+    for place, item in enumerate(data, 1):
+        try:
+            payments.append(structure_payment(item if isinstance(item, dict) else {}, response))
+        except ValueError as error:
+            _not_understood(call, response, f"item {place} of {len(data)}: {error}", error)
+    told = envelope.get("pagination")
+    pagination = told if isinstance(told, dict) else {}
+    current = _whole(pagination.get("current_page"))
+    if current not in {None, number}:
+        _not_understood(call, response, f"page {number} was asked for, and it is page {current}")
+    last, total = _whole(pagination.get("last_page")), _whole(pagination.get("total"))
+    return Page(tuple(payments), last, total, response)
+
+
+def _whole(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and 0 <= number < 1e9 and number % 1 == 0 else None
+
+
 def read_phone(call: Call, response: APIResponse) -> PhoneValidation:
     """Read the API's opinion of a phone number.
 
@@ -568,13 +703,22 @@ def _unknown(intent: Intent, error: APIError) -> PaymentOutcomeUnknown:
     msg = (
         f"whether KES {intent.amount} was asked of {mask_phones(intent.phone)} is unknown: "
         f"{error.message}. The prompt may be on the phone, and the customer may pay. "
-        "Do not initiate again: look in the PayNexus dashboard or ask the customer first"
+        "Do not initiate again: find_payment() looks for it; or look in the PayNexus dashboard, "
+        "or ask the customer"
     )
     return PaymentOutcomeUnknown(msg, amount=intent.amount, phone=intent.phone, error=error)
 
 
 def _data(call: Call, response: APIResponse) -> Mapping[str, object]:
     """Unwrap the documented envelope `{"success": true, "data": {...}}` [docs]."""
+    data = _envelope(call, response).get("data")
+    if not isinstance(data, dict):
+        _not_understood(call, response, "it has no data")
+    return data
+
+
+def _envelope(call: Call, response: APIResponse) -> Mapping[str, object]:
+    """Decode a success, whatever is in it."""
     if 300 <= response.status_code < 400:
         _not_understood(call, response, "it is a redirect, and redirects are not followed")
     if response.headers.get("content-encoding", "identity").lower() not in {"", "identity"}:
@@ -589,10 +733,7 @@ def _data(call: Call, response: APIResponse) -> Mapping[str, object]:
     envelope = document if isinstance(document, dict) else {}
     if not 200 <= response.status_code < 300 or envelope.get("success") is False:
         raise _refusal(call, response, envelope)
-    data = envelope.get("data")
-    if not isinstance(data, dict):
-        _not_understood(call, response, "it has no data")
-    return data
+    return envelope
 
 
 def decode(body: bytes) -> object:

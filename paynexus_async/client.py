@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
@@ -16,14 +17,17 @@ from ._budget import Budget
 from ._bulk import check_each, follow_each
 from ._experience import Experience
 from ._follow import Followers, Terms
+from ._pages import Pages
 from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
 from ._quota import Plan, Quota, Urgency
+from ._resolver import Known, Sought, find
 from ._retry import repeat
 from ._schedule import Schedule
 from ._wire import (
     Call,
     Intent,
     Keys,
+    Listing,
     check_base_url,
     check_headers,
     connection_error,
@@ -32,9 +36,11 @@ from ._wire import (
     expectation_of,
     expectation_of_intent,
     initiate_call,
+    list_call,
     never_sent,
     outcome_of_initiate,
     rate_limits,
+    read_page,
     read_payment,
     read_phone,
     status_call,
@@ -53,13 +59,16 @@ from .models import (
     APIResponse,
     Expectation,
     Payment,
+    PaymentFound,
     PaymentResult,
+    PaymentStillUnknown,
     PaymentUpdate,
     PhoneValidation,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from datetime import date
     from types import TracebackType
 
     from ._bulk import Items, OnProgress, Waiting
@@ -68,7 +77,9 @@ if TYPE_CHECKING:
     from ._retry import StopStrategy, WaitStrategy
     from ._schedule import Patience
     from ._transport import HTTPClient
-    from ._wire import Environment, RateLimits, Secret
+    from ._wire import Environment, Page, RateLimits, Secret
+    from .exceptions import DuplicatePaymentError, PaymentMismatchError, PaymentOutcomeUnknown
+    from .models import Attempt, Resolution
 
 __all__ = ["AsyncPayNexus"]
 
@@ -317,7 +328,7 @@ class AsyncPayNexus:
             if first is not None:  # begun while this one waited
                 self._budget.give_back(Urgency.INITIATE)
                 raise refusal(first)
-            prompt = self._prompts.begin(intent, self._transport.now())
+            prompt = self._prompts.begin(intent, self._transport.now(), _utc_now())
             conclude = partial(self._conclude_initiate, prompt)
             seconds = deadline - self._transport.now()
             return await self._exchange(call, key, conclude, seconds, Urgency.INITIATE)
@@ -592,7 +603,146 @@ class AsyncPayNexus:
         results = self.wait_many(payments, max_wait=max_wait, ordered=True, progress=progress)
         return [result async for result in results]
 
+    def list_payments(
+        self,
+        *,
+        status: str | None = None,
+        from_date: date | None = None,
+        to_date: date | None = None,
+        per_page: int = 100,
+    ) -> AsyncGenerator[Payment, None]:
+        """Yield the account's payments, page by page, each once, in the server's order.
+
+        A page is fetched when its first payment is asked for, as a bulk check is: payments that
+        begin, single calls and waits go first. Close the iterator when leaving early
+        (`contextlib.aclosing`). What the server lists against the filters is left out.
+
+        The list may lag behind: of a payment that this client has seen before, what was seen
+        later counts. While a filtered list is read, a payment that changes can move others past
+        the page that is being fetched; read without *status* where none may be missed.
+
+        Source: `GET /payments`, https://paynexus.co.ke/docs/transactions; its filters and its
+        pagination are not documented, only seen.
+
+        Args:
+            status: only payments that stand there, such as `completed`.
+            from_date: the first day, by Kenyan time.
+            to_date: the last day.
+            per_page: payments in one call, 1 to 100.
+
+        Raises:
+            InvalidRequestError: an argument was refused here.
+            ClientStateError: the client is closed.
+            APIError: no usable answer came. A page with a payment that cannot be understood is
+                none, and neither is a list that contradicts itself or has more than 1,000 pages.
+            PaymentMismatchError: the list contradicts what was asked of a payment.
+        """
+        listing = Listing.of(status, from_date, to_date, per_page)
+        self._transport.enter()
+        return self._list(listing)
+
+    async def find_payment(
+        self,
+        error: PaymentOutcomeUnknown | DuplicatePaymentError | PaymentMismatchError,
+        *,
+        timeout: float | None = None,
+    ) -> Resolution:
+        """Look for the payment of a prompt whose answer was lost. Nothing is ever initiated.
+
+        It is looked for in the account's list, by phone, amount, time and description: so give
+        each payment a description of its own. As the list may lag behind, it is looked for again
+        within *timeout*, about three times; that there is none is said 15 seconds after the answer
+        was lost, at the earliest. What another process asks of the same phone, for the same amount
+        and with the same description, in the same moment, cannot be told apart from it.
+
+        What is found is this client's payment from then on: it can be followed, and its end lets
+        the next prompt pass. Where none is found, an equal prompt is still refused without
+        `allow_duplicate=True`: a request that was lost can arrive late.
+
+        Args:
+            error: what `initiate_payment` or `pay` raised. Another client than the one that raised
+                it, in this process or another, does not know which payments that one's others are.
+            timeout: seconds this may take, instead of the client's.
+
+        Returns:
+            `PaymentFound`, with the payment; `NoPaymentFound`, with the time that was searched; or
+            `PaymentStillUnknown`, with the reason, whatever that is: two payments that may be the
+            one, a list that leaves something out, an error. None of them is true or false.
+
+        Raises:
+            InvalidRequestError: the error is about no prompt whose payment is unknown.
+            ClientStateError: the client is closed.
+        """
+        attempt = error.attempt
+        if attempt is None:
+            msg = f"{type(error).__name__} is about no prompt whose payment is unknown"
+            raise InvalidRequestError(msg)
+        deadline, prompt = self._deadline(timeout), self._prompts.of(attempt)
+        if prompt is not None and prompt.payment is not None:
+            return PaymentFound(payment=prompt.payment)
+        sought = self._sought(attempt)
+        if sought.lost_at is None:
+            return PaymentStillUnknown(reason="The prompt is being sent: wait for its answer")
+        found = await find(
+            sought,
+            partial(self._page, Listing(), Urgency.CALL, deadline),
+            partial(self._known_of, attempt),
+            now=self._transport.now,
+            deadline=deadline,
+        )
+        return self._found(attempt, sought, found) if isinstance(found, PaymentFound) else found
+
     # --- How
+
+    async def _list(self, listing: Listing) -> AsyncGenerator[Payment, None]:
+        pages = Pages(partial(self._page, listing, Urgency.BULK, math.inf))
+        while not pages.is_over:
+            for payment in await pages.next():
+                is_known = self._followers.knows(payment)
+                listed = self._observe(payment, Expectation.of(payment)) if is_known else payment
+                if listing.admits(listed):
+                    yield listed
+
+    async def _page(self, listing: Listing, urgency: Urgency, deadline: float, number: int) -> Page:
+        call = list_call(listing, number)
+        return await self._read(call, partial(read_page, call, number=number), deadline, urgency)
+
+    def _sought(self, attempt: Attempt) -> Sought:
+        """Put an attempt on the event loop's clock: as remembered, or by the times it tells."""
+        intent = Intent(attempt.amount, attempt.phone, attempt.description)
+        prompt = self._prompts.of(attempt)
+        if prompt is not None:
+            return Sought(intent, prompt.sent_at, prompt.lost_at)
+        now, today = self._transport.now(), _utc_now()
+        lost_at = attempt.lost_at or today  # its answer has come since
+        return Sought(
+            intent,
+            now - (today - attempt.sent_at).total_seconds(),
+            min(now - (today - lost_at).total_seconds(), now),
+        )
+
+    def _known_of(self, attempt: Attempt) -> Known:
+        def mine(payment: Payment) -> bool | None:
+            known = self._prompts.attempt_of(payment)
+            return None if known is None else known.is_that_of(attempt)
+
+        rivals = self._prompts.rivals_of(attempt)
+        return Known(mine, [Sought(one.intent, one.sent_at, one.lost_at) for one in rivals])
+
+    def _found(self, attempt: Attempt, sought: Sought, found: PaymentFound) -> Resolution:
+        """Remember whose payment it is, as if its answer had come."""
+        now, payment = self._transport.now(), found.payment
+        prompt = self._prompts.of(attempt)
+        if prompt is None:
+            prompt = self._prompts.adopt(sought.intent, sought.sent_at, attempt)
+        self._prompts.settle(prompt, payment, now, _utc_now())
+        asked = expectation_of_intent(sought.intent)
+        expected = attrs.evolve(Expectation.of(payment), amount=asked.amount, phone=asked.phone)
+        self._followers.sent(expected, sought.sent_at)
+        try:
+            return PaymentFound(payment=self._observe(payment, expected))
+        except PayNexusError as error:
+            return PaymentStillUnknown(reason=error.message, candidates=(payment,), error=error)
 
     async def _check(self, item: str | Payment, calling: Callable[[bool], None]) -> Payment:
         """Make one check of a bulk, whose permit may be long in coming."""
@@ -641,12 +791,12 @@ class AsyncPayNexus:
         try:
             payment = outcome_of_initiate(prompt.intent, answer)
         except PayNexusError as error:
-            self._prompts.settle(prompt, error)
+            self._prompts.settle(prompt, error, self._transport.now(), _utc_now())
             if prompt.payment is not None:  # sent, for something else than was asked
                 named = attrs.evolve(Expectation.of(prompt.payment), amount=None, phone=None)
                 self._followers.sent(named.completed(expectation_of_intent(prompt.intent)))
             raise
-        self._prompts.settle(prompt, payment)
+        self._prompts.settle(prompt, payment, self._transport.now(), _utc_now())
         self._followers.initiated(payment)
         return payment
 
@@ -684,14 +834,21 @@ class AsyncPayNexus:
             known.check(merged)
         return merged
 
-    async def _read(self, call: Call, read: Callable[[APIResponse], T], deadline: float) -> T:
+    async def _read(
+        self,
+        call: Call,
+        read: Callable[[APIResponse], T],
+        deadline: float,
+        urgency: Urgency = Urgency.CALL,
+    ) -> T:
         """Make a call that changes nothing, again where that may help."""
         conclude = partial(_conclude_read, read)
 
         async def attempt() -> T:
-            await self._permit(call, Urgency.CALL, deadline)
-            seconds = min(deadline - self._transport.now(), _READ_ATTEMPT_SECONDS_MAX)
-            return await self._exchange(call, self._keys.reading, conclude, seconds, Urgency.CALL)
+            await self._permit(call, urgency, deadline)
+            left = min(deadline - self._transport.now(), self._options.timeout_seconds)
+            seconds = min(left, _READ_ATTEMPT_SECONDS_MAX)
+            return await self._exchange(call, self._keys.reading, conclude, seconds, urgency)
 
         return await repeat(
             attempt,
@@ -785,6 +942,10 @@ def _conclude_read(read: Callable[[APIResponse], T], answer: APIResponse | APIEr
     if isinstance(answer, APIError):
         raise answer
     return read(answer)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _given(argument: str | None, variable: str) -> str | None:

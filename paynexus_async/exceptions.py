@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .models import APIResponse, Expectation, Payment
+    from .models import APIResponse, Attempt, Expectation, Payment
 
 __all__ = [
     "APIConnectionError",
@@ -113,12 +113,16 @@ class DuplicatePaymentError(PayNexusError):
         payment: the first payment, as far as it is known; `None` while its answer is still on the
             way, or when that answer was lost.
         reference: the first payment's reference, if it is known: follow that one instead.
+        attempt: the first prompt, for `find_payment`, where its payment is not known.
     """
 
-    def __init__(self, message: str, *, payment: Payment | None) -> None:
+    def __init__(
+        self, message: str, *, payment: Payment | None, attempt: Attempt | None = None
+    ) -> None:
         """Keep the first payment."""
         super().__init__(message)
         self.payment = payment
+        self.attempt = attempt
 
     @property
     def reference(self) -> str | None:
@@ -143,21 +147,32 @@ class PaymentOutcomeUnknown(PayNexusError):
     """The request to initiate left, and its answer was lost or cannot be believed.
 
     A prompt may be on the customer's phone, and money may move. Do not initiate again before you
-    know: look in the PayNexus dashboard, or ask the customer.
+    know: `find_payment(error)` looks for the payment; where that cannot tell, look in the PayNexus
+    dashboard, or ask the customer.
 
     Attributes:
         amount: the amount asked for, in KES.
         phone: the phone asked for, as `254746990866`.
         error: what went wrong with the answer.
         response: the answer, where there was one.
+        attempt: the prompt, for `find_payment`; it survives pickling.
     """
 
-    def __init__(self, message: str, *, amount: int, phone: str, error: APIError) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        amount: int,
+        phone: str,
+        error: APIError,
+        attempt: Attempt | None = None,
+    ) -> None:
         """Keep what was asked, and what came instead of an answer."""
         super().__init__(message)
         self.amount = amount
         self.phone = phone
         self.error = error
+        self.attempt = attempt
 
     @property
     def response(self) -> APIResponse | None:
@@ -199,16 +214,25 @@ class PaymentMismatchError(PayNexusError):
         asked: what was asked.
         answered: the payment as the server tells it.
         differences: the names of the fields that contradict each other.
+        attempt: the prompt, for `find_payment`, where an initiate was answered about another
+            payment; else `None`.
     """
 
     def __init__(
-        self, message: str, *, asked: Expectation, answered: Payment, differences: Sequence[str]
+        self,
+        message: str,
+        *,
+        asked: Expectation,
+        answered: Payment,
+        differences: Sequence[str],
+        attempt: Attempt | None = None,
     ) -> None:
         """Keep both sides."""
         super().__init__(message)
         self.asked = asked
         self.answered = answered
         self.differences: tuple[str, ...] = tuple(differences)
+        self.attempt = attempt
 
 
 class PaymentFailed(PayNexusError):

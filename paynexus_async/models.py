@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
 
@@ -25,13 +25,18 @@ from .status import Change, PaymentStatus, advance
 
 __all__ = [
     "APIResponse",
+    "Attempt",
     "BulkProgress",
     "Expectation",
+    "NoPaymentFound",
     "Payment",
+    "PaymentFound",
     "PaymentResult",
     "PaymentRevision",
+    "PaymentStillUnknown",
     "PaymentUpdate",
     "PhoneValidation",
+    "Resolution",
 ]
 
 
@@ -42,7 +47,7 @@ def _shown(asked: object) -> str:
     return repr(asked) if isinstance(asked, Payment) else quoted(str(asked), is_name=True)
 
 
-def _masked_repr(value: Payment | PhoneValidation | Expectation) -> str:
+def _masked_repr(value: Payment | PhoneValidation | Expectation | Attempt) -> str:
     shown = []
     for field in attrs.fields(type(value)):
         content = getattr(value, field.name)
@@ -391,3 +396,95 @@ class BulkProgress:
     total: int | None
     per_second: float
     eta_seconds: float | None
+
+
+# --- What became of a prompt whose answer was lost
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Attempt:
+    """One attempt to prompt a phone, as whoever looks for its payment needs to know it.
+
+    Attributes:
+        amount: in KES.
+        phone: as `254746990866`.
+        description: what the customer sees beside the amount, if anything.
+        sent_at: when it was about to be sent, by this machine's clock.
+        lost_at: when its answer was given up; `None` while it is being sent.
+    """
+
+    amount: int
+    phone: str
+    description: str | None
+    sent_at: datetime
+    lost_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        """Show what was sent, with the phone masked."""
+        return _masked_repr(self)
+
+    def is_that_of(self, other: Attempt) -> bool:
+        """Whether both are the same attempt, however much is known of its end."""
+        return (self.phone, self.amount, self.sent_at) == (other.phone, other.amount, other.sent_at)
+
+
+@attrs.frozen(kw_only=True)
+class _Resolution:
+    """What `find_payment` has found out: one of three kinds, told apart by class."""
+
+    def __bool__(self) -> NoReturn:
+        """Refuse to be true or false: there are three answers.
+
+        Raises:
+            TypeError: always.
+        """
+        msg = "what find_payment() returns is one of three kinds: ask with match or isinstance()"
+        raise TypeError(msg)
+
+
+@attrs.frozen(kw_only=True)
+class PaymentFound(_Resolution):
+    """The prompt had reached PayNexus: this is its payment.
+
+    Attributes:
+        payment: as it stands; follow it as any other.
+    """
+
+    payment: Payment
+
+
+@attrs.frozen(kw_only=True)
+class NoPaymentFound(_Resolution):
+    """PayNexus listed no such payment when it was asked: a statement about that moment.
+
+    It is not a proof that none will come: a request that was lost can arrive late. So the client
+    goes on refusing a second prompt without `allow_duplicate=True`.
+
+    Attributes:
+        seen_from: the beginning of the time that was searched, by the server's clock.
+        seen_to: its end: when the server was last asked, by that clock.
+        reason: the same, as a sentence.
+    """
+
+    seen_from: datetime
+    seen_to: datetime
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class PaymentStillUnknown(_Resolution):
+    """Whether there is a payment cannot be told: act as before it was looked for.
+
+    Attributes:
+        reason: why, and what to do.
+        candidates: the payments that may be it, for somebody to compare.
+        error: what kept the client from seeing, if it was an error.
+    """
+
+    reason: str
+    candidates: tuple[Payment, ...] = ()
+    error: PayNexusError | None = None
+
+
+Resolution = PaymentFound | NoPaymentFound | PaymentStillUnknown
+"""What `find_payment` returns."""

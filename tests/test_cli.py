@@ -256,6 +256,40 @@ def test_a_lost_answer_and_a_missing_server_are_told_apart(shell: Shell, failure
     assert words in err
 
 
+class Loses(httpx.AsyncBaseTransport):
+    """Loses the answer to each initiate, and the request with it if *early*."""
+
+    def __init__(self, real: httpx.AsyncBaseTransport, *, early: bool) -> None:
+        self.real = real
+        self.early = early
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        lost = request.url.path.endswith("/initiate")
+        if not (lost and self.early):
+            response = await self.real.handle_async_request(request)
+        if lost:
+            msg = "lost"
+            raise httpx.ReadTimeout(msg)
+        return response
+
+
+def test_a_lost_answer_is_looked_for(shell: Shell):
+    """The payment is followed to its end; where there is none, it says so, and stays unknown."""
+    real = shell.transport
+    shell.transport = Loses(real, early=False)
+    code, out, _ = shell("pay", "0746990866", "100", "--sandbox")
+    assert code == 0
+    assert "the answer was lost: looking for the payment" in out
+    assert "Paid: hand over the goods." in out
+    assert len(shell.ledger.prompts) == 1
+    shell.transport = Loses(real, early=True)
+    code, _, err = shell("pay", "0746990867", "100", "--sandbox")
+    assert code == 7
+    assert "PayNexus lists no payment of KES 100 from 2547*****867" in err
+    assert "do not send another prompt before you have looked" in err
+    assert len(shell.ledger.prompts) == 1
+
+
 @pytest.mark.parametrize(
     ("when", "code", "words"),
     [

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
-from paynexus_async import AsyncPayNexus, exceptions
+from paynexus_async import APIError, AsyncPayNexus, Attempt, PaymentOutcomeUnknown, exceptions
 from paynexus_async.cli._outcome import Exit
 from paynexus_async.sandbox import (
     DISORDERS,
@@ -26,6 +27,7 @@ from paynexus_async.sandbox import (
     PUBLIC_KEY,
     SECRET_KEY,
     Ledger,
+    Request,
     create_app,
     load_scenarios,
 )
@@ -44,6 +46,17 @@ async def run(example: Example, namespace: dict[str, Any]) -> None:
     outcome = eval(code, namespace)
     if inspect.iscoroutine(outcome):
         await outcome
+
+
+PROMPT = b'{"amount": 100, "phone": "0746990866"}'
+
+
+def lost() -> PaymentOutcomeUnknown:
+    """The error of an initiate whose answer has just been lost, in another process."""
+    now = datetime.now(UTC)
+    asked = {"amount": 100, "phone": "254746990866"}
+    attempt = Attempt(**asked, description=None, sent_at=now, lost_at=now)
+    return PaymentOutcomeUnknown("lost", **asked, error=APIError("lost"), attempt=attempt)
 
 
 @pytest.fixture
@@ -77,6 +90,14 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeyp
                 assert "answer the prompt" in await checkout(paynexus, order)
                 order.phone = "12345678"
                 assert "No prompt was sent" in await checkout(paynexus, order)
+            if resolve := namespace.get("resolve"):
+                assert await resolve(paynexus, lost()) is None
+                assert "none so far: PayNexus lists no payment" in capsys.readouterr().out
+                error = lost()
+                for _ in range(2):
+                    ledger.handle(Request("POST", "/mpesa/payment/initiate", SECRET_KEY, PROMPT))
+                assert await resolve(paynexus, error) is None
+                assert "ask somebody: It cannot be told" in capsys.readouterr().out
 
     anyio.run(main, backend_options={"loop_factory": looptime.new_event_loop})
     if "paid:" in block.parsed:

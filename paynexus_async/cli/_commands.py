@@ -21,6 +21,8 @@ from .. import (
     ConfigurationError,
     InvalidRequestError,
     Payment,
+    PaymentFound,
+    PaymentOutcomeUnknown,
     PayNexusError,
     __version__,
     mask_phones,
@@ -228,6 +230,7 @@ class _Journey:
     report: Report
     sending: bool = False
     payment: Payment | None = None
+    found_out: str = ""
 
 
 Work = Callable[[AsyncPayNexus, _Journey], Awaitable[Exit]]
@@ -249,9 +252,24 @@ async def _pay(
         raise InvalidRequestError(msg)
     journey.report.phase(f"a prompt for KES {amount} to {mask_phones(phone)}")
     journey.sending = True
-    payment = await paynexus.initiate_payment(int(amount), phone, description)
+    try:
+        payment = await paynexus.initiate_payment(int(amount), phone, description)
+    except PaymentOutcomeUnknown as error:
+        payment = await _find(error, paynexus, journey)
     journey.sending = False
     return await _follow(payment, max_wait, paynexus, journey)
+
+
+async def _find(
+    error: PaymentOutcomeUnknown, paynexus: AsyncPayNexus, journey: _Journey
+) -> Payment:
+    """Look for the payment of a prompt whose answer was lost; raise the error without one."""
+    journey.report.phase("the answer was lost: looking for the payment")
+    resolution = await paynexus.find_payment(error)
+    if isinstance(resolution, PaymentFound):
+        return resolution.payment
+    journey.found_out = resolution.reason
+    raise error
 
 
 async def _wait(
@@ -314,7 +332,7 @@ async def _with_client(common: Common, work: Work, journey: _Journey) -> Exit:
                 return await work(paynexus, journey)
         except PayNexusError as error:
             code = exit_of_error(error)
-            report.error(error, code, _hint(error, common))
+            report.error(error, code, journey.found_out or _hint(error, common))
             return code
 
 

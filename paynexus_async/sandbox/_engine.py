@@ -13,6 +13,7 @@ import string
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta, timezone
+from email.utils import formatdate
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -630,7 +631,7 @@ class Ledger:
         reply = _NOT_ASKED if before else self._answer(request)
         told = strike.tell(reply)
         self._log(request, told.status_code, None if before else reply, strike.kind.name)
-        return told
+        return attrs.evolve(told, headers={**self._date(), **told.headers})
 
     def _answer(self, request: Request) -> Reply:
         """Carry out one API call, and keep what it did, before anybody is told."""
@@ -645,7 +646,10 @@ class Ledger:
             reply = self._route(request, key)
         except _Refused as refused:
             reply = refused.reply
-        return attrs.evolve(reply, headers={**headers, **reply.headers})
+        return attrs.evolve(reply, headers={**self._date(), **headers, **reply.headers})
+
+    def _date(self) -> Mapping[str, str]:
+        return {"Date": formatdate(self._clock(), usegmt=True)}
 
     def _log(
         self, request: Request, told: int | None, reply: Reply | None, fault: str | None

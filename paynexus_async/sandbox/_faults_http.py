@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Annotated, Final
 
 import anyio
+from anyio.lowlevel import checkpoint
 from fastapi import Body, FastAPI, Path
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -81,7 +82,7 @@ async def _whole(told: Told) -> AsyncIterator[bytes]:
     yield told.body
     for piece in told.rest:
         yield piece
-        await anyio.sleep(0)  # or the server would write on after a caller has gone, unheard
+        await checkpoint()  # or the server would write on, unheard, after its caller has gone
 
 
 async def _dripped(body: bytes, seconds: float) -> AsyncIterator[bytes]:

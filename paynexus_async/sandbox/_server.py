@@ -131,6 +131,7 @@ class SandboxServer:
             http=_Protocol,
             log_config=None,
             access_log=False,
+            date_header=False,  # the ledger's own clock tells it
             lifespan="off",
             timeout_graceful_shutdown=1,
         )

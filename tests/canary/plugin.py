@@ -23,7 +23,7 @@ from paynexus_async import AsyncPayNexus, PayNexusError, _wire, models
 _PACKAGE = str(Path(paynexus_async.__file__).parent)
 _VALUES = [
     AsyncPayNexus,
-    *(getattr(models, name) for name in models.__all__),
+    *(kind for name in models.__all__ if isinstance(kind := getattr(models, name), type)),
     *(_wire.Secret, _wire.Keys, _wire.Call, _wire.Intent),
 ]
 # Keys that a constructor is being given; the sandbox's, which everybody may know; and an answer that

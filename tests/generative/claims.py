@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 
@@ -23,7 +24,9 @@ from paynexus_async import (
     ConfigurationError,
     Expectation,
     InvalidRequestError,
+    NoPaymentFound,
     Payment,
+    PaymentFound,
     PaymentMismatchError,
     PaymentOutcomeUnknown,
     PayNexusError,
@@ -31,6 +34,7 @@ from paynexus_async import (
     WebhookPayloadError,
     WebhookSignatureError,
     _convert,
+    _resolver,
     _wire,
     mask_phones,
     normalize_phone,
@@ -38,7 +42,7 @@ from paynexus_async import (
 )
 from paynexus_async._experience import Experience
 from paynexus_async._quota import Plan, Quota, Urgency
-from paynexus_async._wire import Intent, Keys
+from paynexus_async._wire import Intent, Keys, Listing
 from paynexus_async.phone import phones_agree
 from paynexus_async.sandbox import PUBLIC_KEY, SANDBOX_KEY, SECRET_KEY, Ledger, Request
 from paynexus_async.webhooks import SIGNATURE_HEADER
@@ -48,11 +52,13 @@ Claim = Callable[[bytes], None]
 REFERENCE: Final = "PNXABC123DEF"
 CHECKOUT_ID: Final = "ws_CO_27012026101718139746990866"
 PHONE: Final = "254746990866"
-INTENT: Final = Intent(100, PHONE)
+INTENT: Final = Intent(100, PHONE, "Order #1")
 ASKED: Final = Expectation(
     reference=REFERENCE, checkout_request_id=CHECKOUT_ID, amount=100, phone=PHONE
 )
 STATUS_CALL: Final = _wire.status_call(ASKED)
+LISTING: Final = Listing("completed", date(2026, 1, 27), date.max)
+LIST_CALL: Final = _wire.list_call(LISTING, 1)
 PHONE_CALL: Final = _wire.validate_call("0746990866")
 REJECTED: Final = {400, 401, 403, 404, 409, 422, 429}
 
@@ -140,6 +146,66 @@ def _assert_payment(payment: Payment) -> None:
         _wire.expectation_of(payment)
     except InvalidRequestError as error:
         assert_discreet(error)
+
+
+def read_page(data: bytes) -> None:
+    """A page of payments, all of them understood, or an error of the package."""
+    try:
+        page = _wire.read_page(LIST_CALL, _answer(data), 1)
+    except APIError as error:
+        assert_discreet(error)
+        return
+    assert len(page.payments) <= 1_000
+    assert page.last is None or page.last >= 0
+    assert page.total is None or page.total >= 0
+    for payment in page.payments:
+        _assert_payment(payment)
+        assert LISTING.admits(payment) in {True, False}
+
+
+def find_payment(data: bytes) -> None:
+    """What a list shows is found, or is none, or cannot be told: never more than it proves."""
+    try:
+        page = _wire.read_page(LIST_CALL, _answer(data), 1)
+    except APIError:
+        return
+
+    async def ask(_: int) -> _wire.Page:
+        return page
+
+    known = _resolver.Known(lambda _: None, ())
+    finding = _resolver.find(
+        _resolver.Sought(INTENT, 980.0, 981.0), ask, lambda: known, now=lambda: 1_000.0, deadline=0
+    )
+    try:
+        finding.send(None)
+    except StopIteration as ended:
+        resolution = ended.value
+    assert_value_discreet(resolution)
+    answered_at = _wire.date_of(page.response.headers.get("date", ""))
+    if isinstance(resolution, PaymentFound):
+        _assert_like(resolution.payment, answered_at)
+    elif isinstance(resolution, NoPaymentFound):
+        for payment in page.payments:
+            try:
+                _assert_like(payment, answered_at)
+            except AssertionError:
+                continue
+            raise AssertionError(payment)
+
+
+def _assert_like(payment: Payment, answered_at: datetime | None) -> None:
+    """It is as what was sent 20 s before the answer, in every respect."""
+    assert payment.amount == INTENT.amount
+    assert payment.phone
+    assert phones_agree(payment.phone, INTENT.phone)
+    assert answered_at
+    assert payment.created_at
+    assert -90 < (answered_at - payment.created_at).total_seconds() < 40
+    assert payment.reference or payment.checkout_request_id
+    assert payment.description in {INTENT.description, None} or (
+        str(payment.description).split() == str(INTENT.description).split()
+    )
 
 
 def read_phone(data: bytes) -> None:
@@ -387,6 +453,18 @@ PAYMENT: Final = json.dumps(
         },
     }
 ).encode()  # fmt: skip
+LISTED: Final = json.dumps(
+    {
+        "success": True,
+        "data": [
+            {**json.loads(PAYMENT)["data"], "created_at": "2026-01-27T10:16:58+03:00"},
+            {"reference": "PNX2", "amount": 5, "status": "failed", "phone": "254700000001"},
+        ],
+        "pagination": {"current_page": 1, "per_page": 100, "total": 2, "last_page": 1},
+    }
+).encode()
+LISTED_AT: Final = b"200\ndate: Tue, 27 Jan 2026 07:17:18 GMT\n\n" + LISTED
+NONE_LISTED: Final = LISTED_AT.replace(b'"100.00"', b'"101.00"')
 REFUSAL: Final = json.dumps(
     {
         "success": False, "error": "rate_limit_exceeded", "code": "RATE_LIMIT", "retry_after": 60,
@@ -416,6 +494,8 @@ DATES: Final = (
 
 CLAIMS: Final[Mapping[str, tuple[Claim, tuple[bytes, ...]]]] = {
     "read_payment": (read_payment, (PAYMENT, INITIATED, HEAD + REFUSAL, DATES)),
+    "read_page": (read_page, (LISTED, HEAD + REFUSAL)),
+    "find_payment": (find_payment, (LISTED_AT, NONE_LISTED)),
     "read_phone": (read_phone, (VALIDATED, HEAD + REFUSAL)),
     "outcome_of_initiate": (outcome_of_initiate, (INITIATED, HEAD + REFUSAL, PAYMENT)),
     "webhook": (webhook, (PAYMENT, DELIVERY)),

@@ -174,6 +174,7 @@ def test_a_plan_limits_each_key_by_the_minute():
     world = World(plan="trial")
     first = world.call("GET", "/payments/X")
     assert first.headers == {
+        "Date": "Tue, 27 Jan 2026 07:17:18 GMT",
         "X-RateLimit-Limit": "30",
         "X-RateLimit-Remaining": "29",
         "X-RateLimit-Reset": str(int(NOON) + 60),

@@ -14,6 +14,7 @@ __all__ = [
     "ANSWER_BREAKS",
     "CONNECT_FAULTS",
     "EXCHANGE_FAULTS",
+    "OF_AN_ITEM",
     "REQUEST_BREAKS",
     "SHAPES",
     "Answer",
@@ -62,6 +63,7 @@ class Material:
     date: Callable[[float], str]  # the HTTP date so many seconds from the answer's own
     another: Callable[[], Mapping[str, Any] | None]  # a document about another payment
     earlier: Callable[[], Mapping[str, Any] | None]  # an older document about this one
+    is_item: bool = False  # whether it is one payment of a list
 
     @property
     def data(self) -> dict[str, Any]:
@@ -147,6 +149,8 @@ def _success_false(material: Material) -> Answer:
 
 
 def _no_data(material: Material) -> Answer:
+    if isinstance(material.document.get("data"), list):  # an empty one would be a lie
+        return material.as_json(material.rng.choice(({"success": True}, {"data": None})))
     return material.as_json(material.rng.choice(({"success": True}, {"success": True, "data": []})))
 
 
@@ -156,8 +160,9 @@ def _no_names(material: Material) -> Answer:
 
 
 def _missing_fields(material: Material) -> Answer:
-    """Leave out anything but the status and one of the names."""
-    kept = {"status", material.rng.choice(("reference", "checkout_request_id"))}
+    """Leave out anything but the status and one of the names (of a listed payment: both)."""
+    names = ("reference", "checkout_request_id")
+    kept = {"status", *(names if material.is_item else (material.rng.choice(names),))}
     return material.with_data(
         {k: v for k, v in material.data.items() if k in kept or material.rng.random() < 0.5}
     )
@@ -265,6 +270,18 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "oversized": Shape(_oversized, 3, 3),
     "compressed": Shape(_compressed, 5, 5),
 }
+
+OF_AN_ITEM: Final = frozenset(
+    {"missing fields", "no status", "undocumented status", "odd amount", "unreadable amount"}
+)
+"""What can be wrong with one payment of a list."""
+NOT_OF_A_LIST: Final = frozenset(
+    {
+        *("other amount", "other phone", "other reference"),
+        *("another payment's answer", "stale status"),
+    }
+)
+"""What nobody could find out, in a list."""
 
 _NETWORK: Final[Mapping[str, tuple[int, int]]] = {
     "connect refused": (40, 60),  # a read rarely connects

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -18,8 +19,11 @@ import httpx
 
 from paynexus_async import (
     AsyncPayNexus,
+    Attempt,
     Change,
+    NoPaymentFound,
     Payment,
+    PaymentFound,
     PaymentOutcomeUnknown,
     PaymentResult,
     PaymentStatus,
@@ -30,9 +34,11 @@ from paynexus_async import (
     _follow,
     _prompts,
     _quota,
+    _resolver,
     _tasks,
     _transport,
     _wire,
+    client,
     models,
     status,
 )
@@ -130,8 +136,8 @@ def _forgets_cancelled() -> Plant:
 def _forgets_unknown() -> Plant:
     real = _prompts.Prompts.settle
 
-    def settle(self: Any, prompt: Any, outcome: Any) -> None:
-        real(self, prompt, outcome)
+    def settle(self: Any, prompt: Any, outcome: Any, *when: Any) -> None:
+        real(self, prompt, outcome, *when)
         if isinstance(outcome, PaymentOutcomeUnknown):
             self._end(prompt)
 
@@ -349,6 +355,61 @@ def _polls() -> Plant:
     return patch.object(Schedule, "seconds_to_next_look", lambda *_: 0.3)
 
 
+# --- What is said of a lost prompt
+
+
+@_mutant("finds a payment of another amount", 11)
+def _finds_any_amount() -> Plant:
+    real = _resolver._match
+
+    def match(sought: Any, payment: Payment, clock: Any) -> Any:
+        return real(sought, attrs.evolve(payment, amount=sought.intent.amount), clock)
+
+    return patch.object(_resolver, "_match", match)
+
+
+def _none_of(sought: Any) -> NoPaymentFound:
+    moment = datetime.fromtimestamp(0, UTC)
+    return NoPaymentFound(seen_from=moment, seen_to=moment, reason=f"none of {sought!r}")
+
+
+@_mutant("says that there is none when a page failed", 11)
+def _none_on_failure() -> Plant:
+    return patch.object(_resolver, "_not_seen", _none_of)
+
+
+@_mutant("finds any of two that may be the one", 11)
+def _finds_any() -> Plant:
+    return patch.object(
+        _resolver, "_undecided", lambda _, candidates: PaymentFound(payment=candidates[0])
+    )
+
+
+@_mutant("says that there is none where it cannot be told", 11)
+def _none_when_undecided() -> Plant:
+    return patch.object(_resolver, "_undecided", lambda *_: _none_of(None))
+
+
+@_mutant("says that there is none before it can be listed", 11)
+def _none_at_once() -> Plant:
+    return patch.object(_resolver, "SETTLE_SECONDS", 0.0)
+
+
+@_mutant("takes a list that it has not seen whole for all of it", 11)
+def _takes_a_part() -> Plant:
+    return patch.object(_resolver, "_is_past", lambda *_: True)
+
+
+@_mutant("gives two lost prompts one payment", 11)
+def _shares() -> Plant:
+    return patch.object(_prompts.Prompts, "rivals_of", lambda *_: [])
+
+
+@_mutant("finds what it knows to be another prompt's", 11)
+def _finds_its_own() -> Plant:
+    return patch.object(_prompts.Prompts, "attempt_of", lambda *_: None)
+
+
 # --- As it was
 
 
@@ -408,9 +469,9 @@ def _believes_a_mismatch() -> Plant:
         try:
             payment = _wire.outcome_of_initiate(prompt.intent, answer)
         except PayNexusError as error:
-            self._prompts.settle(prompt, error)
+            self._prompts.settle(prompt, error, self._transport.now(), client._utc_now())
             raise
-        self._prompts.settle(prompt, payment)
+        self._prompts.settle(prompt, payment, self._transport.now(), client._utc_now())
         self._followers.initiated(payment)
         return payment
 
@@ -429,3 +490,8 @@ def _believes_the_caller() -> Plant:
 @_mutant("as it was: who waits by another name is told nothing", 3)
 def _tells_one_name() -> Plant:
     return patch.object(models.Expectation, "agrees_with", lambda *_: False)
+
+
+@_mutant("as it was: takes the prompts of one moment for one", 11)
+def _confuses_moments() -> Plant:
+    return patch.object(Attempt, "is_that_of", lambda self, other: self.sent_at == other.sent_at)

@@ -17,7 +17,7 @@ import httpcore
 from .faults import CONNECT_FAULTS, REQUEST_BREAKS, Fate, draw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
     from .clock import Runtime
@@ -83,6 +83,8 @@ class Exchange:
         is_true: whether that is what was true.
         pause: what a 429 states, in seconds; negative if it states nothing.
         lied: whether the server pushed a prompt and then refused.
+        page: which page of the list was asked for, if one was.
+        listed: the status of each payment on it.
         read_at: when the client had read the last byte of the whole answer.
         ended_at: when its connection was given back or gone.
     """
@@ -108,6 +110,8 @@ class Exchange:
     is_true: bool = False
     pause: float = -1.0
     lied: bool = False
+    page: int | None = None
+    listed: Mapping[str, str] = attrs.field(factory=dict)
     fed_whole: bool = False
     read_at: float | None = None
     ended_at: float | None = None

@@ -17,6 +17,10 @@ The promises, by number:
 8. After a 429 nobody calls with that key before the time it states (at most two minutes), and no
    two looks at one payment are less than half a second apart (no three, where a client that has
    not initiated the payment follows it by both of its names).
+
+11. (Its number in `RELIABILITY.md`.) `find_payment` initiates nothing. What it finds is the payment
+    of that very prompt, and it says that there is none only if the server had none when it was last
+    asked; a list that is read to its end without an error has every payment, each once.
 """
 
 from __future__ import annotations
@@ -34,7 +38,9 @@ from paynexus_async import (
     AsyncPayNexus,
     ClientStateError,
     DuplicatePaymentError,
+    NoPaymentFound,
     Payment,
+    PaymentFound,
     PaymentMismatchError,
     PaymentOutcomeUnknown,
     PaymentResult,
@@ -116,6 +122,7 @@ class Oracle:
         self._connected: dict[tuple[int, str], float] = {}  # when it knew both names for one
         self.listener: Final = _Listener(self.text)
         self.timeout = 0.0
+        self.local_clock = 0.0
         self.closings: list[tuple[float, int]] = []
 
     def violated(self, promise: int, what: str) -> None:
@@ -151,8 +158,13 @@ class Oracle:
             self._texts_of(error)
             if not isinstance(error, PayNexusError):
                 self.violated(7, f"{called.kind} raised {error!r}")
+        if called.kind == "find":
+            found = called.error if called.outcome is None else called.outcome
+            self.outcomes[f"find: {type(found).__name__}"] += 1
         if isinstance(called.outcome, Payment):
             self._observed(called, called.outcome)
+        elif isinstance(called.outcome, PaymentFound):
+            self._observed(called, called.outcome.payment)
         elif called.outcome is not None:
             self.text(repr(called.outcome))
         if isinstance(error, PaymentStillPending) and error.payment is not None:
@@ -171,6 +183,15 @@ class Oracle:
         """Judge an update of a watch."""
         self.text(repr(update))
         self._observed(called, update.payment)
+
+    def listed(self, called: Called, payment: Payment) -> None:
+        """Judge a payment of a list."""
+        if self._made(payment) in self.server.records:
+            self._observed(called, payment)
+
+    def _made(self, payment: Payment) -> str:
+        record = self._by_checkout_id(payment)
+        return record.prompt.reference if record else payment.reference or ""
 
     def result(self, called: Called, result: PaymentResult) -> None:
         """Judge a result of a bulk."""
@@ -206,10 +227,12 @@ class Oracle:
                 3 if word in {"completed", "processing"} else 4, f"{who}: never was {word}"
             )
         asked = called.asked if asked is None else asked
-        if word == "completed" and (called.kind in {"initiate", "pay"} or _is_payment(asked)):
+        own = called.kind in {"initiate", "pay", "find"}
+        if word == "completed" and (own or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
-        if not called.ordered:  # there a result waits for those before it
-            self._only_forward(who, called.client, payment, word)
+        # In an ordered bulk a result waits for those before it; a wrong reference makes two of one.
+        if not called.ordered and payment.reference != "PNXOTHER0000":
+            self._only_forward(who, called.client, payment, word, called.kind)
         if None not in (payment.reference, payment.checkout_request_id):
             now = self.network.runtime.now()
             self._connected.setdefault((called.client, reference), now)
@@ -237,7 +260,7 @@ class Oracle:
             step.status == word and step.at_seconds <= age for step in record.scenario.steps
         )
 
-    def _only_forward(self, who: str, client: int, payment: Payment, word: str) -> None:
+    def _only_forward(self, who: str, client: int, payment: Payment, word: str, kind: str) -> None:
         """Under each of its names; that both are one payment's, a client may have yet to hear."""
         now = self.network.runtime.now()
         for name in {payment.reference, payment.checkout_request_id} - {None}:
@@ -246,7 +269,9 @@ class Oracle:
                 back = _RANKS[word] < _RANKS[before[1]]
                 if back or (_RANKS[word] == _RANKS[before[1]] and word != before[1]):
                     self.violated(3, f"{who}: {word}, after {before[1]}")
-            if before is None or _RANKS[word] >= _RANKS[before[1]]:
+            # What it lists and has not seen before, it does not remember.
+            remembers = before is not None or kind != "list"
+            if remembers and (before is None or _RANKS[word] >= _RANKS[before[1]]):
                 self._seen[client, name] = (now, word)
 
     def _concerns(self, called: Called, asked: Any, x: Exchange) -> bool:
@@ -274,12 +299,79 @@ class Oracle:
                 self._one_result_each(called)
             elif called.kind.startswith("get"):
                 self._answer_counts(called, mine)
+            elif called.kind == "find":
+                self._resolved(called, mine)
+            elif called.kind == "list":
+                self._listed_all(called, mine)
         self._no_second_prompt()
         self._orders_prompted_once()
         self._nothing_missed()
         self._duplicates_name_the_first()
         self._pauses_kept()
         self._looks_apart()
+
+    # Promise 11
+
+    def _resolved(self, called: Called, mine: list[Exchange]) -> None:
+        """Judge what was said of a prompt whose answer was lost."""
+        if any(x.initiates for x in mine):
+            self.violated(11, f"call {called.number} initiated a payment")
+        lost = self._sent_by(called)
+        if lost is None:
+            return
+        if isinstance(called.outcome, PaymentFound):
+            self._found_truly(called, called.outcome.payment, lost)
+        if isinstance(called.outcome, NoPaymentFound) and self.server.walls.are_trusted:
+            asked = [x.handled_at for x in mine if x.page == 1 and x.handled_at is not None]
+            for reference, call in self.server.calls.items():
+                known = self.server.records[reference].scenario.name in _LIES
+                if call == lost and not known and self.server.made_at[reference] <= asked[-1]:
+                    self.violated(11, f"call {called.number}: none, and there was {reference}")
+
+    def _sent_by(self, called: Called) -> int | None:
+        """Which call sent the prompt that is looked for."""
+        sent_at = called.asked.sent_at.timestamp() - self.local_clock
+        calls = {
+            x.origin.call
+            for x in self.network.exchanges
+            if x.origin.kind == "initiate" and abs(x.started_at - sent_at) < 1e-3
+        }
+        orders = {one.number: one.order for one in self.calls}
+        senders = [call for call in calls if orders.get(call) is called.order]
+        return senders[0] if len(senders) == 1 else None
+
+    def _found_truly(self, called: Called, payment: Payment, lost: int) -> None:
+        reference, order = self._made(payment), called.order
+        record = self.server.records.get(reference)
+        if record is not None and record.scenario.name in _LIES:
+            return
+        sender = self.server.calls.get(reference)
+        if sender == lost:
+            return
+        assert order is not None
+        if sender is not None and not order.is_named:
+            lied = any(x.lied and x.origin.call == sender for x in self.network.exchanges)
+            clients = {one.number: one.client for one in self.calls}
+            if lied or clients[sender] != called.client:
+                return  # of another process, or a refusal that prompted all the same
+        self.violated(11, f"call {called.number}: found {reference} of {sender}, not of {lost}")
+
+    def _listed_all(self, called: Called, mine: list[Exchange]) -> None:
+        """A list that came to its end is whole."""
+        names = [self._made(payment) for payment in called.listed]
+        twice = [name for name, count in Counter(names).items() if name and count > 1]
+        if twice:
+            self.violated(11, f"call {called.number} listed {twice} twice")
+        habits = self.server.habits
+        is_whole = habits.paginates and not (called.error or called.cancelled or called.left_early)
+        if not is_whole or called.asked is not None or "" in names:
+            return
+        for reference, made_at in self.server.made_at.items():
+            record = self.server.records.get(reference)
+            if record is not None and record.scenario.name == "other-reference":
+                continue
+            if made_at + habits.lag <= called.started_at and reference not in names:
+                self.violated(11, f"call {called.number} did not list {reference}")
 
     def _sent_once(self, called: Called, mine: list[Exchange]) -> None:
         left = [x for x in mine if x.initiates and x.left_at is not None]
@@ -378,10 +470,10 @@ class Oracle:
         refused = earlier.status_code in _REJECTIONS and earlier.read_at is not None
         if refused and earlier.read_at <= later.left_at:  # type: ignore[operator]
             return False
+        reference = earlier.reference
         return not any(
-            x.reference == earlier.reference
-            and x.reference is not None
-            and x.told in _TERMINAL
+            reference is not None
+            and (x.told if x.reference == reference else x.listed.get(reference)) in _TERMINAL
             and x.read_at is not None
             and x.read_at <= later.left_at
             and x.origin.client == later.origin.client
@@ -392,10 +484,13 @@ class Oracle:
         """Promise 2: whoever keeps to the table never prompts twice for one order."""
         calls = {called.number: called for called in self.calls}
         prompts: Counter[int] = Counter()
+        insisted = {called.order.number for called in self.calls if called.order and called.insists}
         excused = {calls[x.origin.call].order.number for x in self.network.exchanges if x.lied}  # type: ignore[union-attr]
         for call in self.server.calls.values():
             order = calls[call].order if call in calls else None
             if order is None or order.policy != "truth table" or order.style == "comes back":
+                continue
+            if order.number in insisted:
                 continue
             if not calls[call].insists:
                 prompts[order.number] += 1

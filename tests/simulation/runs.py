@@ -33,7 +33,7 @@ FAULTS: Final = (
         f"caller cancelled in {kind}"
         for kind in (
             *("initiate", "pay", "wait", "watch", "get", "get by checkout id"),
-            *("check_payments", "wait_many", "wait_for_all"),
+            *("check_payments", "wait_many", "wait_for_all", "find", "list"),
         )
     ),
     "customer: late truth",

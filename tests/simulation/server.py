@@ -6,12 +6,13 @@ import json
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
 from paynexus_async.sandbox import Ledger, Record, Reply, Request
 
-from .faults import ANSWER_BREAKS, SHAPES, Answer, Material, plain
+from .faults import ANSWER_BREAKS, NOT_OF_A_LIST, OF_AN_ITEM, SHAPES, Answer, Material, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from .network import Exchange, Network, Stream
 
-__all__ = ["Server", "Walls"]
+__all__ = ["Habits", "Server", "Walls"]
 
 _BASE: Final = 1_790_000_000.0
 _SNAPSHOTS_MAX: Final = 8
+_TRUSTED: Final = 3_600.0
 
 
 class Walls:
@@ -35,6 +37,7 @@ class Walls:
         self._network = network
         self._jumped = 0.0
         self._skew = 0.0
+        self.are_trusted = True  # whether they agree, and with themselves, to within an hour
 
     def now(self) -> float:
         return _BASE + self._network.runtime.now() + self._jumped
@@ -48,18 +51,47 @@ class Walls:
         self._network.hit("wall clock jumps ahead")
         self._network.trace("wall clock jumps", seconds)
         self._jumped += seconds
+        self.are_trusted &= seconds < _TRUSTED
 
     def skew(self, seconds: float) -> None:
         """Let the Date header be off from now on, in either direction."""
         self._network.hit("Date header is off")
         self._network.trace("Date is off", seconds)
         self._skew = seconds
+        self.are_trusted &= abs(seconds) < _TRUSTED
+
+
+@attrs.frozen
+class Habits:
+    """How a server lists payments.
+
+    Attributes:
+        lag: seconds until a payment is listed.
+        per_page: payments on a page at most, whatever is asked for.
+        paginates: whether it says how many pages there are.
+        turns: whether it turns the page when asked for the next one.
+    """
+
+    lag: float = 0.0
+    per_page: int = 100
+    paginates: bool = True
+    turns: bool = True
+
+    @classmethod
+    def draw(cls, rng: Random) -> Habits:
+        return cls(
+            lag=rng.choice((0.0, 0.0, rng.uniform(0, 12))),
+            per_page=rng.choice((100, 12, 7)),
+            paginates=rng.random() < 0.8,
+            turns=rng.random() < 0.9,
+        )
 
 
 class Server:
     """Handles what has arrived, and sends the answer back, or what is left of it."""
 
     limits_calls = False
+    habits = Habits()
 
     def __init__(self, network: Network, ledger: Ledger, walls: Walls, rng: Random) -> None:
         self.ledger = ledger
@@ -70,6 +102,7 @@ class Server:
         self.records: dict[str, Record] = {}
         self.calls: dict[str, int] = {}  # which call a prompt came from, and which client
         self.senders: dict[str, int] = {}
+        self.made_at: dict[str, float] = {}
         network.serve = self.serve
 
     def serve(self, exchange: Exchange, stream: Stream) -> None:
@@ -98,7 +131,10 @@ class Server:
         else:
             reply = Reply(200, {})
         material = self._material(exchange, reply)
-        made = shape.make(material) if shape and reply.status_code == 200 else None
+        made = None
+        if shape and reply.status_code == 200:
+            is_list = exchange.page is not None
+            made = self._spoil_list(material, fate.fault) if is_list else shape.make(material)
         if made is None or shape is None:
             self._tell(exchange, reply.document, is_true=True)
             headers = tuple(reply.headers.items())
@@ -111,19 +147,38 @@ class Server:
             self._tell(exchange, json.loads(made.body), is_true=False)
         return made
 
+    def _spoil_list(self, material: Material, fault: str) -> Answer | None:
+        """Let a list be wrong: as a whole, or one of its payments."""
+        if fault not in OF_AN_ITEM:
+            return None if fault in NOT_OF_A_LIST else SHAPES[fault].make(material)
+        items = list(material.document.get("data") or ())
+        if not items:
+            return None
+        place = self._rng.randrange(len(items))
+        one = attrs.evolve(material, document={"success": True, "data": items[place]}, is_item=True)
+        spoiled = SHAPES[fault].make(one)
+        assert spoiled is not None
+        items[place] = json.loads(spoiled.body)["data"]
+        return material.as_json({**material.document, "data": items})
+
     def _tell(self, exchange: Exchange, document: Mapping[str, Any], *, is_true: bool) -> None:
         data = document.get("data")
         if isinstance(data, dict) and exchange.reference:
             exchange.told, exchange.is_true = data.get("status"), is_true
 
     def _handle(self, exchange: Exchange) -> Reply:
-        method, path, body = _parse(bytes(exchange.received))
-        request = Request(method, path, exchange.key or None, body)
+        method, path, query, body = _parse(bytes(exchange.received))
+        request = Request(method, path, exchange.key or None, body, query)
         reply = self.ledger.handle(request)
+        if path == "/payments":
+            exchange.page = int(query["page"])
+            if reply.status_code == 200:
+                reply = self._list(exchange, reply, query)
         exchange.handled_at = self._network.runtime.now()
         exchange.reference = reply.reference
         if reply.reference and exchange.initiates:
             record = self.records[reply.reference] = self.ledger.records[-1]
+            self.made_at[reply.reference] = exchange.handled_at
             self.calls[reply.reference] = exchange.origin.call
             self.senders[reply.reference] = exchange.origin.client
             if record.scenario.name.endswith("all along") and self._rng.random() < 0.5:
@@ -135,6 +190,40 @@ class Server:
             if len(seen) < _SNAPSHOTS_MAX:
                 seen.append(reply.document)
         return reply
+
+    def _list(self, exchange: Exchange, reply: Reply, query: Mapping[str, str]) -> Reply:
+        """List as this server does: late, in small pages, without saying how many."""
+        habits, now = self.habits, self._network.runtime.now()
+        listed = [
+            record
+            for record in reversed(self.ledger.records)
+            if self.made_at[record.prompt.reference] + habits.lag <= now
+            and query.get("status") in {None, self.ledger.status(record.prompt.reference)}
+        ]
+        size = min(int(query["per_page"]), habits.per_page)
+        page = int(query["page"]) if habits.turns else 1
+        shown = listed[(page - 1) * size : page * size]
+        exchange.listed = {
+            record.prompt.reference: self.ledger.status(record.prompt.reference) for record in shown
+        }
+        document: dict[str, Any] = {
+            "success": True,
+            "data": [self.ledger._document(record) for record in shown],
+        }
+        if habits.paginates:
+            last = max(1, -(-len(listed) // size))
+            document["pagination"] = {"last_page": last, "total": len(listed)}
+        return attrs.evolve(reply, document=document)
+
+    def other_till(self, phone: str, amount: int, words: str) -> None:
+        """Let another process of the merchant's prompt somebody."""
+        scripted, self.ledger._scripted = self.ledger._scripted, []
+        record = self.ledger._record(amount, phone, words)
+        self.ledger._scripted = scripted
+        self.records[record.prompt.reference] = record
+        self.senders[record.prompt.reference] = -1  # no client of this shop's
+        self.made_at[record.prompt.reference] = self._network.runtime.now()
+        self._network.trace("another till prompts", phone, amount)
 
     def _material(self, exchange: Exchange, reply: Reply) -> Material:
         def earlier() -> Mapping[str, Any] | None:
@@ -210,10 +299,11 @@ class Server:
         return seconds
 
 
-def _parse(request: bytes) -> tuple[str, str, bytes]:
+def _parse(request: bytes) -> tuple[str, str, dict[str, str], bytes]:
     head, _, body = request.partition(b"\r\n\r\n")
     method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-    return method, target.removeprefix("/api"), body
+    parts = urlsplit(target)
+    return method, parts.path.removeprefix("/api"), dict(parse_qsl(parts.query)), body
 
 
 def _stated_pause(answer: Answer, date: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -15,7 +16,11 @@ from paynexus_async import (
     AsyncPayNexus,
     ClientStateError,
     DuplicatePaymentError,
+    NoPaymentFound,
     Payment,
+    PaymentFound,
+    PaymentMismatchError,
+    PaymentOutcomeUnknown,
     PaymentResult,
     PaymentUpdate,
     RateLimitError,
@@ -26,7 +31,6 @@ from .network import ORIGIN, Origin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from random import Random
 
     from paynexus_async.models import Expectation
 
@@ -56,6 +60,9 @@ class Order:
     Attributes:
         policy: what the application does after an error of an initiate.
         style: how it follows the payment.
+        finder: dice for what follows a lost answer.
+        beside: when another till prompts the same phone, for how much, and with which words.
+        again_after: seconds until somebody prompts him once more all the same, or `None`.
     """
 
     number: int
@@ -65,7 +72,27 @@ class Order:
     policy: str
     style: str
     rng: Random
-    follows: int = 0
+    finder: Random = attrs.field(init=False)
+    beside: tuple[float, int, str] | None = None
+    again_after: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.finder = Random(self.amount * 1_000 + self.number)
+
+    @property
+    def full_phone(self) -> str:
+        return f"254{self.phone[1:]}"
+
+    @property
+    def is_named(self) -> bool:
+        """Whether each of its prompts has a description of its own."""
+        return self.number % 3 == 0
+
+    def words(self, call: int) -> str | None:
+        """What its customer sees: in a third of the shops nothing."""
+        if self.is_named:
+            return f"Order {self.number}, call {call}"
+        return f"Order {self.number}" if self.number % 3 == 1 else None
 
 
 @attrs.define(eq=False)
@@ -83,6 +110,7 @@ class Called:
         error: what it raised.
         updates: what a watch yielded, and when.
         results: what a bulk yielded, and when.
+        listed: what a list yielded.
         own_schedule: whether the caller said when to look.
         insists: whether the caller allowed a second prompt.
     """
@@ -106,6 +134,7 @@ class Called:
     error: BaseException | None = None
     updates: list[tuple[float, PaymentUpdate]] = attrs.field(factory=list)
     results: list[tuple[float, PaymentResult]] = attrs.field(factory=list)
+    listed: list[Payment] = attrs.field(factory=list)
 
     @property
     def knows(self) -> bool:
@@ -191,6 +220,15 @@ def draw_order(rng: Random, number: int) -> tuple[Order, Scenario]:
         style=_choose(rng, _STYLES),
         rng=rng,
     )
+    finder = order.finder
+    if finder.random() < 0.4:
+        # Without descriptions nobody could tell two of the same amount apart.
+        is_alike = finder.random() < 0.5 and order.words(0) is not None
+        amount = order.amount if is_alike else order.amount + 1
+        at = order.arrives_at + finder.uniform(-3, 6)
+        order.beside = (max(at, 0.0), amount, f"Till 2, order {number}")
+    if finder.random() < 0.15:
+        order.again_after = finder.uniform(0, 5)
     return order, _scenario(rng)
 
 
@@ -326,8 +364,8 @@ class Shop:
         await self.runtime.sleep(order.arrives_at)
         if order.style == "twice at once":
             async with anyio.create_task_group() as group:
-                for _ in range(2):
-                    group.start_soon(self._begin, order)
+                group.start_soon(self._begin, order)
+                group.start_soon(self._begin, order, order.finder.random() < 0.5)
             return
         payment = await self._begin(order)
         if payment is None:
@@ -339,15 +377,25 @@ class Shop:
             await self.runtime.sleep(order.rng.uniform(90, 200))
             await self._begin(order)
 
-    async def _begin(self, order: Order) -> Payment | str | None:
+    async def insist(self, order: Order) -> None:
+        await self.runtime.sleep(order.arrives_at + (order.again_after or 0.0))
+        await self._begin(order, insists=True)
+
+    async def _begin(self, order: Order, insists: bool = False) -> Payment | str | None:
         """Initiate, and again as far as the application's policy goes."""
         dice = order.rng
         for _ in range(3):
-            called = await self._initiate(order)
-            error = called.error
+            called = await self._initiate(order, insists=insists)
+            error, insists = called.error, False
             if called.outcome is not None:
                 return called.outcome
-            if isinstance(error, DuplicatePaymentError):
+            lost = (PaymentOutcomeUnknown, DuplicatePaymentError, PaymentMismatchError)
+            if isinstance(error, lost) and error.attempt and order.finder.random() < 0.7:
+                resolution = await self._find(order, error)
+                if isinstance(resolution, PaymentFound):
+                    return resolution.payment
+                insists = isinstance(resolution, NoPaymentFound) and order.policy == "naive"
+            if isinstance(error, DuplicatePaymentError) and not insists:
                 return error.payment
             if order.policy == "once":
                 return None
@@ -361,11 +409,25 @@ class Shop:
                 return None
         return None
 
-    async def _initiate(self, order: Order) -> Called:
+    async def _find(self, order: Order, error: Any) -> Any:
+        dice = order.finder
+        await self.runtime.sleep(dice.choice((0.0, 0.0, dice.uniform(0, 20))))
+        most = dice.choice((3.0, 18.0, 30.0, 30.0))
+        called = await self.call(
+            "find",
+            lambda _: self.client.find_payment(error, timeout=most),
+            limit=most,
+            order=order,
+            asked=error.attempt,
+            cancel_after=dice.uniform(0, 8) if dice.random() < 0.1 else None,
+        )
+        return called.outcome
+
+    async def _initiate(self, order: Order, *, insists: bool = False) -> Called:
         dice, timeout = order.rng, self.options["timeout"]
         phone = dice.choice((order.phone, f"254{order.phone[1:]}", f"+254 {order.phone[1:]}"))
         cancel_after = dice.choice((0.0, dice.uniform(0, 0.4), dice.uniform(0, 8)))
-        insists = dice.random() < 0.02
+        insists = dice.random() < 0.02 or insists
         wants = dice.choice((4.0, 12.0, 25.0))
         is_cancelled = dice.random() < 0.15
         pays = order.style == "pay"
@@ -374,8 +436,7 @@ class Shop:
             self.runtime.later(dice.uniform(0, 0.4), self._closing.ring)
 
         async def make(called: Called) -> Payment:
-            words = f"Order {order.number}, call {called.number}"
-            arguments = (order.amount, phone, words)
+            arguments = (order.amount, phone, order.words(called.number))
             if pays:
                 return await self.client.pay(*arguments, max_wait=wants, allow_duplicate=insists)
             return await self.client.initiate_payment(*arguments, allow_duplicate=insists)
@@ -556,6 +617,25 @@ class Shop:
         dice.shuffle(items)
         bulks = (self._check_many, self._wait_many, self._wait_many, self._wait_all)
         await dice.choice(bulks)(items)
+
+    async def list(self, dice: Random) -> None:
+        """Read all payments, now and then only some of them."""
+        await self.runtime.sleep(dice.uniform(10, 40))
+        word = dice.choice((None, None, "completed"))
+        leaves_after = dice.randrange(20) if dice.random() < 0.2 else None
+
+        async def make(called: Called) -> None:
+            called.listed = []
+            async with aclosing(self.client.list_payments(status=word)) as payments:
+                async for payment in payments:
+                    called.listed.append(payment)
+                    self.oracle.listed(called, payment)
+                    if len(called.listed) == leaves_after:
+                        called.left_early = True
+                        return
+
+        after = dice.uniform(0, 2) if dice.random() < 0.1 else None
+        await self.call("list", make, asked=word, cancel_after=after)
 
     async def _check_many(self, items: list[Any]) -> None:
         ordered, at_once = self._rng.random() < 0.5, self._rng.choice((None, 1, 3))

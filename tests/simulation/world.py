@@ -7,6 +7,7 @@ import logging
 import random
 from collections import Counter
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
@@ -17,13 +18,13 @@ import httpcore
 import httpcore._async.http11
 import httpx
 
-from paynexus_async import _tasks
+from paynexus_async import _tasks, client
 from paynexus_async.sandbox import Ledger, Plan
 
 from .clock import AsyncioRuntime, Runtime, TrioRuntime
 from .network import Network, Trace
 from .oracle import Oracle, Violation
-from .server import Server, Walls
+from .server import Habits, Server, Walls
 from .workload import PUBLIC_KEY, SECRET_KEY, Called, Shop, draw_order
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = ["PAYMENTS_EACH", "Report", "simulate"]
 PAYMENTS_EACH: Final = 30
 _TRIO_EVERY: Final = 16
 _VIRTUAL_SECONDS_MAX: Final = 3_000.0
+_LOCAL: Final = 1_795_000_000.0  # this machine's wall clock, which is weeks ahead of the server's
 
 
 @attrs.frozen
@@ -110,7 +112,9 @@ class _World:
         ledger = Ledger(clock=walls.now, plan=plan, seed=seed)
         self.server = Server(self.network, ledger, walls, random.Random(seed + 2))
         self.server.limits_calls = limits
+        self.server.habits = Habits.draw(random.Random(seed + 4))
         self.oracle.server = self.server
+        self.oracle.local_clock = _LOCAL
         self.options = _options(rng)
         self.oracle.timeout = self.options["timeout"]
         self.shop: Shop
@@ -181,9 +185,17 @@ class _World:
             if scenario.name.startswith(("late", "undocumented", "stale", "bare", "other")):
                 network.hit(f"customer: {scenario.name}")
             orders.append(order)
+            if order.again_after is not None:
+                group.start_soon(self.shop.insist, order)
+            if order.beside is not None:
+                at, amount, words = order.beside
+                runtime.later(
+                    at, functools.partial(self.server.other_till, order.full_phone, amount, words)
+                )
             group.start_soon(self.shop.serve, order)
         group.start_soon(self.shop.bulk, rng.uniform(8, 20))
         group.start_soon(self.shop.bulk, 32.0)
+        group.start_soon(self.shop.list, random.Random(self.seed + 5))
         if network.roughness == 0:
             return
         for _ in range(rng.choice((0, 0, 1, 2))):
@@ -266,6 +278,11 @@ def _simulated(network: Network) -> Iterator[None]:
             (httpcore, "AsyncConnectionPool", pool),
             (httpcore._async.http11, "time", clock),
             (httpx, "create_ssl_context", lambda **_: context),  # slow, and no TLS is spoken here
+            (
+                client,
+                "_utc_now",
+                lambda: datetime.fromtimestamp(_LOCAL + network.runtime.now(), UTC),
+            ),
             (_tasks.OwnedTasks, "__init__", _with_ordered_tasks(_tasks.OwnedTasks.__init__)),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
