@@ -54,7 +54,7 @@ class Sandbox:
             ValueError: if one takes a name, a phone or an amount of the sandbox's own.
         """
         self._time = VirtualTime()
-        self.ledger = Ledger(clock=self._time, scenarios=scenarios)
+        self.ledger: Ledger = Ledger(clock=self._time, scenarios=scenarios)
         self._in_process = InProcess(self.ledger, self._time)
         self.transport: httpx.AsyncBaseTransport = self._in_process
         self._began_at = self._time()
