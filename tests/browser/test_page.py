@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -267,22 +268,19 @@ def test_a_fault_is_ordered_meets_its_call_and_is_taken_back(page: Page, ledger,
     assert ledger.faults.rules == ()
 
 
-def test_a_webhook_stands_in_the_log_with_its_answer(page: Page, expect):
-    """By the contract of `/sandbox/webhooks`."""
-    delivery = {
-        "id": 1, "event": "payment.completed", "reference": "PNX1", "url": "http://127.0.0.1:9/hook",
-        "attempt": 2, "status_code": None, "error": "refused", "at": 1_769_498_238.0,
-        "acknowledged": False,
-    }  # fmt: skip
-    page.route(
-        "**/sandbox/webhooks",
-        lambda route: route.fulfill(json={"endpoints": [], "deliveries": [delivery]}),
-    )
-    page.reload()
-    row = page.get_by_role("row").filter(has_text="payment.completed")
-    expect(row).to_contain_text("http://127.0.0.1:9/hook: refused")
+def test_a_webhook_stands_in_the_log_with_its_answer_and_is_sent_again(
+    page: Page, ledger, checkout, expect
+):
+    """Whoever was down when it came asks for it once more."""
+    with socket.create_server(("127.0.0.1", 0)) as shop:
+        url = f"http://127.0.0.1:{shop.getsockname()[1]}/hook"
+    ledger.webhooks.register(url)  # where nobody listens any more
+    checkout()
+    row = page.get_by_role("row").filter(has_text="payment.initiated")
+    expect(row).to_contain_text(url)
     expect(row.get_by_role("cell").nth(3)).to_have_text("none")
-    expect(row).to_contain_text("try 2")
+    row.get_by_role("button", name=f"Send payment.initiated to {url} again").click()
+    expect(page.get_by_role("row").filter(has_text="payment.initiated")).to_have_count(2)
 
 
 def test_a_page_says_that_the_sandbox_has_gone_and_comes_back_by_itself(browser, ledger, expect):

@@ -1,6 +1,6 @@
 // What the code under test did: its API calls, and the webhooks that went to it.
 
-import { clock, element } from "./dom.js";
+import { call, clock, element } from "./dom.js";
 
 const KEYS = { sk_: "secret", pk_: "public", sb_: "sandbox", "": "none" };
 
@@ -45,7 +45,24 @@ function deliveryRow(delivery) {
       className: `code ${delivery.acknowledged ? "good" : tone(delivery.status_code)}`,
       textContent: delivery.status_code ?? (delivery.error ? "none" : "…"),
     })),
-    cell("", "left"));
+    element("td", { className: "left" }, sendAgain(delivery)));
+}
+
+function sendAgain({ id, event, url }) {
+  const label = `Send ${event} to ${url} again`;
+  const button = element("button", {
+    type: "button", className: "again", textContent: "↻", "aria-label": label, title: label,
+  });
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      await call("POST", `/sandbox/webhooks/deliveries/${id}/resend`);
+    } catch (error) {
+      button.title = error.message;
+      button.textContent = "!";
+    }
+  });
+  return button;
 }
 
 export class Log {
@@ -54,6 +71,7 @@ export class Log {
     this.quiet = document.querySelector("#quiet");
     this.calls = new Map(); // number → {at, row}
     this.deliveries = [];
+    this.told = "";
   }
 
   clear() {
@@ -65,9 +83,14 @@ export class Log {
     else this.calls.set(name, { at: call.at, order: call.number, row: callRow(call) });
   }
 
+  /** Returns whether they are news: a row that stays keeps its button's focus. */
   setDeliveries(deliveries) {
+    const told = JSON.stringify(deliveries);
+    if (told === this.told) return false;
+    this.told = told;
     this.deliveries = deliveries.slice(-50).map((delivery, order) => (
       { at: moment(delivery.at), order, row: deliveryRow({ ...delivery, at: moment(delivery.at) }) }));
+    return true;
   }
 
   render() {

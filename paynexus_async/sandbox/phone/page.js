@@ -117,8 +117,7 @@ function listen() {
 async function lookAtWebhooks() {
   try {
     const { deliveries } = await call("GET", "/sandbox/webhooks");
-    log.setDeliveries(deliveries);
-    log.render();
+    if (log.setDeliveries(deliveries)) log.render();
   } catch (error) {
     return error.status !== 404;
   }
