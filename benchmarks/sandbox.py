@@ -55,7 +55,6 @@ def serve_sandbox() -> str:
 
 def serve_bare() -> str:
     """Serve one route that answers as many bytes."""
-    import socket
     import threading
 
     import uvicorn
@@ -68,12 +67,16 @@ def serve_bare() -> str:
     async def status(_: Request) -> JSONResponse:
         return JSONResponse(document)
 
-    listening = socket.create_server(("127.0.0.1", 0))
     app = Starlette(routes=[Route("/api/payments/{reference}", status)])
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", http="h11")
-    run = uvicorn.Server(config).run
-    threading.Thread(target=run, args=([listening],), daemon=True).start()
-    return f"http://127.0.0.1:{listening.getsockname()[1]}/api/payments/PNXABC123DEF"
+    config = uvicorn.Config(
+        app, port=0, log_config=None, access_log=False, lifespan="off", http="h11"
+    )
+    server = uvicorn.Server(config)
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    return f"http://127.0.0.1:{port}/api/payments/PNXABC123DEF"
 
 
 SERVERS: dict[str, Callable[[], str]] = {
