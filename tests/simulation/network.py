@@ -85,7 +85,8 @@ class Exchange:
         lied: whether the server pushed a prompt and then refused.
         page: which page of the list was asked for, if one was.
         listed: the status of each payment on it.
-        read_at: when the client had read the last byte of the whole answer.
+        ends_by_closing: whether only the end of its connection tells that the answer is whole.
+        read_at: when the client could tell that it had read the whole answer.
         ended_at: when its connection was given back or gone.
     """
 
@@ -113,6 +114,7 @@ class Exchange:
     page: int | None = None
     listed: Mapping[str, str] = attrs.field(factory=dict)
     fed_whole: bool = False
+    ends_by_closing: bool = False
     read_at: float | None = None
     ended_at: float | None = None
 
@@ -301,13 +303,15 @@ class Stream(httpcore.AsyncNetworkStream):
             if self._end == "reset":
                 raise httpcore.ReadError("[Errno 104] reset, in a simulation")
             if self._end is not None:
+                self._note_read()
                 return b""
             if not await self._bell.wait(timeout):
                 raise httpcore.ReadTimeout("simulated")
 
     def _note_read(self) -> None:
         exchange = self.exchange
-        if exchange.fed_whole and not self._inbox and exchange.read_at is None:
+        is_over = not self._inbox and (self._end == "closed" or not exchange.ends_by_closing)
+        if exchange.fed_whole and is_over and exchange.read_at is None:
             exchange.read_at = exchange.ended_at = self.network.runtime.now()
             self.network.trace(
                 "answered", f"x{exchange.number}", exchange.status_code, exchange.told

@@ -597,8 +597,7 @@ class Oracle:
             end = begin + min(told.pause, _PAUSE_MAX)
             for x in self.network.exchanges[told.number :]:
                 same = x.key == told.key and x.origin.client == told.origin.client
-                # Where only the end of the connection ends an answer, that comes a moment later.
-                if same and begin + 2e-3 < x.started_at < end - 1e-3:
+                if same and begin < x.started_at < end - 1e-3:
                     self.violated(8, f"exchange {x.number} in the pause of {told.number}")
 
     def _looks_apart(self) -> None:

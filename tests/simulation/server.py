@@ -266,6 +266,7 @@ class Server:
 
     def _send(self, exchange: Exchange, stream: Stream, data: bytes, answer: Answer) -> None:
         fate, network = exchange.fate, self._network
+        exchange.ends_by_closing = answer.raw is None and fate.framing == "until closed"
         name = fate.also or fate.fault
         how = ANSWER_BREAKS.get(name, "")
         if exchange.cut is not None:  # "after all bytes of the request" is before the answer's
