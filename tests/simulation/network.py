@@ -126,6 +126,7 @@ class Network(httpcore.AsyncNetworkBackend):
         self.runtime = runtime
         self.rng = rng
         self.roughness = roughness
+        self.is_calm = False
         self.trace = trace
         self.hits: Counter[str] = Counter()
         self.exchanges: list[Exchange] = []
@@ -137,7 +138,9 @@ class Network(httpcore.AsyncNetworkBackend):
     def begin(self) -> Exchange:
         origin = ORIGIN.get()
         initiates = origin.kind == "initiate"
-        fate = draw(self.rng, initiates=initiates, roughness=self.roughness)
+        fate = draw(
+            self.rng, initiates=initiates, roughness=self.roughness, is_calm=self.is_calm
+        )
         exchange = Exchange(
             number=len(self.exchanges),
             origin=origin,
