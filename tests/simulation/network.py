@@ -138,9 +138,7 @@ class Network(httpcore.AsyncNetworkBackend):
     def begin(self) -> Exchange:
         origin = ORIGIN.get()
         initiates = origin.kind == "initiate"
-        fate = draw(
-            self.rng, initiates=initiates, roughness=self.roughness, is_calm=self.is_calm
-        )
+        fate = draw(self.rng, initiates=initiates, roughness=self.roughness, is_calm=self.is_calm)
         exchange = Exchange(
             number=len(self.exchanges),
             origin=origin,

@@ -83,6 +83,8 @@ _LIES: Final = (
     *("other-amount", "other-phone", "other-reference"),
     *("other-amount all along", "other-phone all along"),
 )
+_FOREIGN: Final = "PNXOTHER0000"
+"""The reference that lies name: no payment's."""
 _PHONE_TAILS: Final = re.compile(r"712\d{6}")
 _KEYS: Final = (SECRET_KEY[8:], PUBLIC_KEY[8:])
 
@@ -230,8 +232,7 @@ class Oracle:
         own = called.kind in {"initiate", "pay", "find"}
         if word == "completed" and (own or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
-        # In an ordered bulk a result waits for those before it; a wrong reference makes two of one.
-        if not called.ordered and payment.reference != "PNXOTHER0000":
+        if not called.ordered:  # there a result waits for those before it
             self._only_forward(who, called.client, payment, word, called.kind)
         if None not in (payment.reference, payment.checkout_request_id):
             now = self.network.runtime.now()
@@ -263,7 +264,7 @@ class Oracle:
     def _only_forward(self, who: str, client: int, payment: Payment, word: str, kind: str) -> None:
         """Under each of its names; that both are one payment's, a client may have yet to hear."""
         now = self.network.runtime.now()
-        for name in {payment.reference, payment.checkout_request_id} - {None}:
+        for name in _names(payment):
             before = self._seen.get((client, name))
             if before is not None and before[0] < now:
                 back = _RANKS[word] < _RANKS[before[1]]
@@ -398,6 +399,10 @@ class Oracle:
             payment = called.outcome
             record = self._by_checkout_id(payment)
             found = payment.reference or (record and record.prompt.reference)
+            # An answer that names no reference lets a later one name any; the other name is its own.
+            was_unnamed = any(x.initiates and x.fate.fault == "missing fields" for x in mine)
+            if found == _FOREIGN and was_unnamed and record is not None:
+                found = record.prompt.reference
             if found not in prompts:
                 self.violated(2, f"call {called.number} is {found}, which is not its prompt")
 
@@ -670,6 +675,16 @@ def _before(called: Called, x: Exchange) -> bool:
 
 def _is_payment(asked: Any) -> bool:
     return isinstance(asked, Payment)
+
+
+def _names(payment: Payment) -> set[str]:
+    """Under which names a payment is one to the client.
+
+    Where the server says that it has another reference, it is two: nothing tells that they are one.
+    Two payments that are both said to have that reference stay two.
+    """
+    names = {name for name in (payment.reference, payment.checkout_request_id) if name}
+    return {" ".join(sorted(names))} if payment.reference == _FOREIGN else names
 
 
 def _outcome(called: Called) -> str:
