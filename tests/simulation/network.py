@@ -79,6 +79,7 @@ class Exchange:
         handled_at: when the ledger had answered it.
         reference: of the payment that it was about.
         status_code: of the answer.
+        names_reference: whether the answer has one, right or wrong.
         told: the status that the answer tells, if it tells one of this payment.
         is_true: whether that is what was true.
         pause: what a 429 states, in seconds; negative if it states nothing.
@@ -107,6 +108,7 @@ class Exchange:
     handled_at: float | None = None
     reference: str | None = None
     status_code: int = 0
+    names_reference: bool = False
     told: str | None = None
     is_true: bool = False
     pause: float = -1.0

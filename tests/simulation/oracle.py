@@ -278,9 +278,24 @@ class Oracle:
     def _concerns(self, called: Called, asked: Any, x: Exchange) -> bool:
         """Whether a client could know that an answer is about what somebody waits for."""
         names = (asked.reference, asked.checkout_request_id) if _is_payment(asked) else (asked,)
-        connected_at = self._connected.get((called.client, self._reference(asked)))
+        reference = self._reference(asked)
+        connected_at = self._connected.get((called.client, reference))
         return x.origin.about in names or (
-            connected_at is not None and x.read_at is not None and connected_at <= x.read_at
+            connected_at is not None
+            and x.read_at is not None
+            and connected_at <= x.read_at
+            and (reference in names or not self._was_misled(called.client, reference, x.read_at))
+        )
+
+    def _was_misled(self, client: int, reference: str, by: float) -> bool:
+        """Whether a client that knew the other name only was told another reference for it.
+
+        It follows that one, and takes answers that name the right one for another payment's.
+        """
+        return any(
+            x.fate.fault == "other reference" and x.read_at is not None and x.read_at < by
+            for x in self.network.exchanges
+            if x.origin.client == client and x.reference == reference
         )
 
     # --- When all is over
@@ -400,7 +415,7 @@ class Oracle:
             record = self._by_checkout_id(payment)
             found = payment.reference or (record and record.prompt.reference)
             # An answer that names no reference lets a later one name any; the other name is its own.
-            was_unnamed = any(x.initiates and x.fate.fault == "missing fields" for x in mine)
+            was_unnamed = not any(x.initiates and x.names_reference for x in mine)
             if found == _FOREIGN and was_unnamed and record is not None:
                 found = record.prompt.reference
             if found not in prompts:

@@ -116,6 +116,7 @@ class Server:
             return
         answer = self._answer(exchange)
         exchange.status_code = answer.status_code
+        exchange.names_reference = b'"reference"' in answer.body
         if answer.status_code == 429:
             exchange.pause = _stated_pause(answer, self.walls.date())
         self._send(exchange, stream, self._encode(answer, fate.framing), answer)
