@@ -23,7 +23,7 @@ FOUND = {
     "an item that is None ends a bulk": 1,
     "a prompt for something else may be paid as that": 2,
     "what a caller brings outranks what was sent": 43,
-    "who waits by another name is told nothing": 71,
+    "who waits by another name is told nothing": 63,
 }
 """Defects that the simulation has found in the client, and the seed of a world that shows each."""
 
