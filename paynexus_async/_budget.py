@@ -207,7 +207,7 @@ class Budget:
         self.at = math.inf
 
     async def enter(self, urgency: Urgency, deadline: float) -> bool:
-        """Wait for a permit; after True, `leave` must follow, and after False nothing.
+        """Wait for a permit; after True, `count` and `leave` must follow, and after False nothing.
 
         Raises:
             QuotaExhaustedError: if the quota allows no call before *deadline*.
@@ -235,7 +235,7 @@ class Budget:
         return ticket.granted
 
     def request(self, look: Look) -> None:
-        """Queue a look: its `permitted` is called when it may go, and `leave` must follow that.
+        """Queue a look: its `permitted` is called when it may go; `count` and `leave` follow that.
 
         It withdraws by setting its `requested_at` to `None`.
         """
@@ -243,8 +243,8 @@ class Budget:
         self._reads.looks.add(look, now)
         self._serve(now)
 
-    def leave(self, urgency: Urgency, answer: RateLimits | float | None, *, answered: bool) -> None:
-        """End a call.
+    def count(self, urgency: Urgency, answer: RateLimits | float | None, *, answered: bool) -> None:
+        """Count a call whose end is known; it may have its connection yet.
 
         Args:
             urgency: what `enter` was given; `LOOK` after a look.
@@ -252,7 +252,6 @@ class Budget:
             answered: whether there was an answer at all.
         """
         lane, now = self._lane(urgency), self._now()
-        lane.free += 1
         if isinstance(answer, float):
             lane.quota.refused(now, answer)
         elif answered:
@@ -260,6 +259,11 @@ class Budget:
         else:
             lane.quota.failed(now)
         self._serve(now)
+
+    def leave(self, urgency: Urgency) -> None:
+        """Return a connection."""
+        self._lane(urgency).free += 1
+        self._serve(self._now())
 
     def give_back(self, urgency: Urgency) -> None:
         """Return a permit that was not used."""

@@ -23,7 +23,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._discreet import discreet
 from ._readers import NoAnswerError, open_reader
-from ._tasks import OwnedTasks, is_asyncio, running_loop
+from ._tasks import OwnedTask, OwnedTasks, is_asyncio, running_loop
 from ._version import __version__
 from ._wire import (
     BODY_BYTES_MAX,
@@ -187,6 +187,10 @@ class _Exchange(Generic[T]):
         return self._value
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Transport:
     """The way to the server: one pool, one event loop, a bounded number of exchanges."""
 
@@ -279,28 +283,45 @@ class Transport:
         *,
         timeout_seconds: float,
         headers: Mapping[str, str],
+        over: Callable[[], None] = _nothing,
     ) -> T:
         """Make one call: at most one request, one answer, within one time limit.
 
         The exchange goes on when the caller is cancelled after the request has left: *conclude*
         learns the answer all the same.
 
+        Args:
+            call: what to ask.
+            key: to authenticate with.
+            conclude: called once, as soon as the end is known.
+            timeout_seconds: from now.
+            headers: besides the client's own.
+            over: called once, when no connection is in use any more. That is later than the
+                conclusion where an exchange is given up: while it still connects, by seconds.
+
         Returns:
             What *conclude* makes of the answer or, without one, of the `APIError`.
         """
         tasks = self.enter()
         if self._reader is not None and not call.moves_money:
-            return await self._read(self._reader, call, key, conclude, timeout_seconds, headers)
+            try:
+                return await self._read(self._reader, call, key, conclude, timeout_seconds, headers)
+            finally:
+                over()
         exchange = _Exchange(call, conclude, deadline=self.now() + timeout_seconds)
+        task: OwnedTask | None = None
         scope = anyio.CancelScope(deadline=exchange.deadline)
         try:
             with scope:
                 await checkpoint_if_cancelled()
-                run = partial(self._run, exchange, key, headers)
-                await tasks.start(run, finish=call.moves_money).wait()
+                run = partial(self._run, exchange, key, headers, over)
+                task = tasks.start(run, finish=call.moves_money)
+                await task.wait()
         finally:
             if scope.cancelled_caught or not exchange.may_have_left:
                 exchange.give_up(exchange.timed_out())
+            if task is None:
+                over()
         return exchange.result()
 
     async def aclose(self) -> None:
@@ -366,7 +387,13 @@ class Transport:
         _logger.debug("%s %s: %r", call.method, call.name, answer)
         return conclude(answer)
 
-    async def _run(self, exchange: _Exchange[T], key: Secret, headers: Mapping[str, str]) -> None:
+    async def _run(
+        self,
+        exchange: _Exchange[T],
+        key: Secret,
+        headers: Mapping[str, str],
+        over: Callable[[], None],
+    ) -> None:
         answer: APIResponse | APIError | None = None
         try:
             if exchange.settled:
@@ -379,6 +406,7 @@ class Transport:
             answer = error if isinstance(error, APIError) else exchange.failed(error, key)
         finally:
             exchange.settle(answer or exchange.ended_early("the client was closed"))
+            over()
 
     async def _round_trip(
         self, exchange: _Exchange[T], key: Secret, headers: Mapping[str, str]

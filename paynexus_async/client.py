@@ -891,10 +891,15 @@ class AsyncPayNexus:
                 told = _PAUSE_AFTER_429_SECONDS if seconds is None else seconds
                 raise
             finally:
-                self._budget.leave(urgency, told, answered=isinstance(answer, APIResponse))
+                self._budget.count(urgency, told, answered=isinstance(answer, APIResponse))
 
         return await self._transport.exchange(
-            call, key, concluded, timeout_seconds=seconds, headers=self._options.headers
+            call,
+            key,
+            concluded,
+            timeout_seconds=seconds,
+            headers=self._options.headers,
+            over=partial(self._budget.leave, urgency),
         )
 
     def _budget_of(self, plan: Plan) -> Budget:

@@ -64,7 +64,8 @@ class World:
         self.granted.append(name)
 
     def done(self, urgency: Urgency = Urgency.CALL) -> None:
-        self.budget.leave(urgency, None, answered=True)
+        self.budget.count(urgency, None, answered=True)
+        self.budget.leave(urgency)
 
 
 async def test_the_more_urgent_goes_first():
@@ -303,7 +304,8 @@ async def test_a_call_without_an_answer_counts():
     """The server may have counted it."""
     world = World(minute=1)
     await world.call("lost", Urgency.CALL)
-    world.budget.leave(Urgency.CALL, None, answered=False)
+    world.budget.count(Urgency.CALL, None, answered=False)
+    world.budget.leave(Urgency.CALL)
     with pytest.raises(QuotaExhaustedError):
         await world.budget.enter(Urgency.CALL, world.tasks.now() + 30)
 

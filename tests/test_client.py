@@ -717,6 +717,32 @@ async def test_no_more_requests_enter_the_pool_than_there_are_connections(server
     assert inside == [0, _POOL_CONNECTIONS_MAX]
 
 
+async def test_callers_who_leave_while_it_connects_do_not_multiply_connections():
+    """A request that is given up keeps its place as long as its connection."""
+    inside = [0, 0]
+
+    class Hanging(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            inside[0] += 1
+            inside[1] = max(inside)
+            await request.extensions["trace"]("connection.connect_tcp.started", {})
+            try:
+                await anyio.sleep(5)
+                raise httpx.ConnectTimeout("nobody is there")
+            finally:
+                inside[0] -= 1
+
+    http_client = httpx.AsyncClient(transport=Hanging())
+    paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY, http_client=http_client)
+    async with paynexus:
+        for n in range(3 * INITIATES_MAX):
+            with anyio.move_on_after(0.1):
+                await paynexus.initiate_payment(n + 1, PHONE)
+        assert inside == [INITIATES_MAX, INITIATES_MAX]
+        await anyio.sleep(5)
+    assert inside == [0, INITIATES_MAX]
+
+
 async def test_waiting_for_a_connection_counts_against_the_time_limit(server: FakeServer):
     """And is proven not to have sent anything."""
     server.latency_seconds = 100

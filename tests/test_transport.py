@@ -206,6 +206,25 @@ async def test_an_exchange_cancelled_in_its_first_step_sends_nothing(server: Fak
     await transport.aclose()
 
 
+@pytest.mark.parametrize(("cancelled_after", "over_after"), [(0.0, 0.0), (1.0, 10.0), (20.0, 12.0)])
+async def test_an_exchange_is_over_when_its_connection_is(cancelled_after, over_after):
+    """Cancelled before it began, while it connected, or not at all: once, and not before."""
+    transport = transport_over(Tracing(CONNECTING, 10.0, HEADERS, 2.0))
+    started, ends = anyio.current_time(), []
+    with anyio.move_on_after(cancelled_after):
+        await transport.exchange(
+            READ,
+            KEY,
+            keep,
+            timeout_seconds=30,
+            headers={},
+            over=lambda: ends.append(anyio.current_time() - started),
+        )
+    await anyio.sleep(60)
+    assert ends == pytest.approx([over_after])
+    await transport.aclose()
+
+
 class Body(httpx.AsyncByteStream):
     """A body of so many bytes; reading on after it was closed fails, as in httpcore."""
 

@@ -343,10 +343,16 @@ class Fate:
     pauses: float | None
 
 
-def draw(rng: Random, *, initiates: bool, roughness: float) -> Fate:
+def draw(rng: Random, *, initiates: bool, roughness: float, is_calm: bool = False) -> Fate:
     """Draw what will become of an exchange.
 
     The same number of dice for each, so that one exchange's fate does not move the next one's.
+
+    Args:
+        rng: the dice.
+        initiates: whether it initiates a payment.
+        roughness: how likely trouble is, 0 to 1.
+        is_calm: whether nothing is slow either; a slow exchange may take longer than is allowed.
     """
     dice = [rng.random() for _ in range(9)]
     names, weights = _INITIATES if initiates else _READS
@@ -354,7 +360,7 @@ def draw(rng: Random, *, initiates: bool, roughness: float) -> Fate:
     if dice[0] >= roughness:
         fault = ""
     also = list(ANSWER_BREAKS)[int(dice[1] * 20) % 3] if fault in SHAPES and dice[1] < 0.15 else ""
-    slow = 10.0 if dice[2] < 0.02 else 1.0
+    slow = 10.0 if dice[2] < 0.02 and not is_calm else 1.0
     return Fate(
         fault=fault,
         also=also,

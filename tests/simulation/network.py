@@ -79,13 +79,15 @@ class Exchange:
         handled_at: when the ledger had answered it.
         reference: of the payment that it was about.
         status_code: of the answer.
+        names_reference: whether the answer has one, right or wrong.
         told: the status that the answer tells, if it tells one of this payment.
         is_true: whether that is what was true.
         pause: what a 429 states, in seconds; negative if it states nothing.
         lied: whether the server pushed a prompt and then refused.
         page: which page of the list was asked for, if one was.
         listed: the status of each payment on it.
-        read_at: when the client had read the last byte of the whole answer.
+        ends_by_closing: whether only the end of its connection tells that the answer is whole.
+        read_at: when the client could tell that it had read the whole answer.
         ended_at: when its connection was given back or gone.
     """
 
@@ -106,6 +108,7 @@ class Exchange:
     handled_at: float | None = None
     reference: str | None = None
     status_code: int = 0
+    names_reference: bool = False
     told: str | None = None
     is_true: bool = False
     pause: float = -1.0
@@ -113,6 +116,7 @@ class Exchange:
     page: int | None = None
     listed: Mapping[str, str] = attrs.field(factory=dict)
     fed_whole: bool = False
+    ends_by_closing: bool = False
     read_at: float | None = None
     ended_at: float | None = None
 
@@ -124,6 +128,7 @@ class Network(httpcore.AsyncNetworkBackend):
         self.runtime = runtime
         self.rng = rng
         self.roughness = roughness
+        self.is_calm = False
         self.trace = trace
         self.hits: Counter[str] = Counter()
         self.exchanges: list[Exchange] = []
@@ -135,7 +140,7 @@ class Network(httpcore.AsyncNetworkBackend):
     def begin(self) -> Exchange:
         origin = ORIGIN.get()
         initiates = origin.kind == "initiate"
-        fate = draw(self.rng, initiates=initiates, roughness=self.roughness)
+        fate = draw(self.rng, initiates=initiates, roughness=self.roughness, is_calm=self.is_calm)
         exchange = Exchange(
             number=len(self.exchanges),
             origin=origin,
@@ -301,13 +306,15 @@ class Stream(httpcore.AsyncNetworkStream):
             if self._end == "reset":
                 raise httpcore.ReadError("[Errno 104] reset, in a simulation")
             if self._end is not None:
+                self._note_read()
                 return b""
             if not await self._bell.wait(timeout):
                 raise httpcore.ReadTimeout("simulated")
 
     def _note_read(self) -> None:
         exchange = self.exchange
-        if exchange.fed_whole and not self._inbox and exchange.read_at is None:
+        is_over = not self._inbox and (self._end == "closed" or not exchange.ends_by_closing)
+        if exchange.fed_whole and is_over and exchange.read_at is None:
             exchange.read_at = exchange.ended_at = self.network.runtime.now()
             self.network.trace(
                 "answered", f"x{exchange.number}", exchange.status_code, exchange.told

@@ -83,6 +83,8 @@ _LIES: Final = (
     *("other-amount", "other-phone", "other-reference"),
     *("other-amount all along", "other-phone all along"),
 )
+_FOREIGN: Final = "PNXOTHER0000"
+"""The reference that lies name: no payment's."""
 _PHONE_TAILS: Final = re.compile(r"712\d{6}")
 _KEYS: Final = (SECRET_KEY[8:], PUBLIC_KEY[8:])
 
@@ -230,8 +232,7 @@ class Oracle:
         own = called.kind in {"initiate", "pay", "find"}
         if word == "completed" and (own or _is_payment(asked)):
             self._as_asked(who, payment, called, asked, record.prompt)
-        # In an ordered bulk a result waits for those before it; a wrong reference makes two of one.
-        if not called.ordered and payment.reference != "PNXOTHER0000":
+        if not called.ordered:  # there a result waits for those before it
             self._only_forward(who, called.client, payment, word, called.kind)
         if None not in (payment.reference, payment.checkout_request_id):
             now = self.network.runtime.now()
@@ -263,7 +264,7 @@ class Oracle:
     def _only_forward(self, who: str, client: int, payment: Payment, word: str, kind: str) -> None:
         """Under each of its names; that both are one payment's, a client may have yet to hear."""
         now = self.network.runtime.now()
-        for name in {payment.reference, payment.checkout_request_id} - {None}:
+        for name in _names(payment):
             before = self._seen.get((client, name))
             if before is not None and before[0] < now:
                 back = _RANKS[word] < _RANKS[before[1]]
@@ -277,9 +278,24 @@ class Oracle:
     def _concerns(self, called: Called, asked: Any, x: Exchange) -> bool:
         """Whether a client could know that an answer is about what somebody waits for."""
         names = (asked.reference, asked.checkout_request_id) if _is_payment(asked) else (asked,)
-        connected_at = self._connected.get((called.client, self._reference(asked)))
+        reference = self._reference(asked)
+        connected_at = self._connected.get((called.client, reference))
         return x.origin.about in names or (
-            connected_at is not None and x.read_at is not None and connected_at <= x.read_at
+            connected_at is not None
+            and x.read_at is not None
+            and connected_at <= x.read_at
+            and (reference in names or not self._was_misled(called.client, reference, x.read_at))
+        )
+
+    def _was_misled(self, client: int, reference: str, by: float) -> bool:
+        """Whether a client that knew the other name only was told another reference for it.
+
+        It follows that one, and takes answers that name the right one for another payment's.
+        """
+        return any(
+            x.fate.fault == "other reference" and x.read_at is not None and x.read_at < by
+            for x in self.network.exchanges
+            if x.origin.client == client and x.reference == reference
         )
 
     # --- When all is over
@@ -398,6 +414,10 @@ class Oracle:
             payment = called.outcome
             record = self._by_checkout_id(payment)
             found = payment.reference or (record and record.prompt.reference)
+            # An answer that names no reference lets a later one name any; the other name is its own.
+            was_unnamed = not any(x.initiates and x.names_reference for x in mine)
+            if found == _FOREIGN and was_unnamed and record is not None:
+                found = record.prompt.reference
             if found not in prompts:
                 self.violated(2, f"call {called.number} is {found}, which is not its prompt")
 
@@ -597,8 +617,7 @@ class Oracle:
             end = begin + min(told.pause, _PAUSE_MAX)
             for x in self.network.exchanges[told.number :]:
                 same = x.key == told.key and x.origin.client == told.origin.client
-                # Where only the end of the connection ends an answer, that comes a moment later.
-                if same and begin + 2e-3 < x.started_at < end - 1e-3:
+                if same and begin < x.started_at < end - 1e-3:
                     self.violated(8, f"exchange {x.number} in the pause of {told.number}")
 
     def _looks_apart(self) -> None:
@@ -671,6 +690,16 @@ def _before(called: Called, x: Exchange) -> bool:
 
 def _is_payment(asked: Any) -> bool:
     return isinstance(asked, Payment)
+
+
+def _names(payment: Payment) -> set[str]:
+    """Under which names a payment is one to the client.
+
+    Where the server says that it has another reference, it is two: nothing tells that they are one.
+    Two payments that are both said to have that reference stay two.
+    """
+    names = {name for name in (payment.reference, payment.checkout_request_id) if name}
+    return {" ".join(sorted(names))} if payment.reference == _FOREIGN else names
 
 
 def _outcome(called: Called) -> str:

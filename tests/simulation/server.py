@@ -116,6 +116,7 @@ class Server:
             return
         answer = self._answer(exchange)
         exchange.status_code = answer.status_code
+        exchange.names_reference = b'"reference"' in answer.body
         if answer.status_code == 429:
             exchange.pause = _stated_pause(answer, self.walls.date())
         self._send(exchange, stream, self._encode(answer, fate.framing), answer)
@@ -266,6 +267,7 @@ class Server:
 
     def _send(self, exchange: Exchange, stream: Stream, data: bytes, answer: Answer) -> None:
         fate, network = exchange.fate, self._network
+        exchange.ends_by_closing = answer.raw is None and fate.framing == "until closed"
         name = fate.also or fate.fault
         how = ANSWER_BREAKS.get(name, "")
         if exchange.cut is not None:  # "after all bytes of the request" is before the answer's

@@ -215,6 +215,7 @@ class _World:
     async def _settle(self) -> None:
         """Let the network be healthy, see that everything works, and close."""
         self.network.roughness = 0.0
+        self.network.is_calm = True
         await self.runtime.sleep(self.options["timeout"] + 15.0)
         client = self.shop.client
         self.oracle.at_rest(client)
