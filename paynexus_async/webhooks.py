@@ -20,7 +20,7 @@ import attrs
 
 from ._convert import structure_payment, structure_time
 from ._discreet import quoted
-from ._wire import decode
+from ._wire import Secret, decode
 from .exceptions import (
     ConfigurationError,
     InvalidRequestError,
@@ -101,7 +101,10 @@ def parse_webhook(
         ConfigurationError: there is no secret; nothing is believed without one.
         InvalidRequestError: *body* is not bytes.
     """
-    secrets = _secrets(secret)
+    secrets, secret = _wrapped(secret), ()  # an error reporter shows what a function is called with
+    if not secrets or not all(one.reveal().strip() for one in secrets):
+        msg = "a webhook secret (whsec_…) is missing or blank: no delivery is believed without one"
+        raise ConfigurationError(msg)
     if not isinstance(body, bytes | bytearray | memoryview):
         msg = (
             f"body must be the bytes of the request as they came, not {type(body).__name__}: "
@@ -118,12 +121,10 @@ def parse_webhook(
     return _event(bytes(body))
 
 
-def _secrets(secret: str | Iterable[str]) -> list[bytes]:
-    secrets = [secret] if isinstance(secret, str) else list(secret or ())
-    if not secrets or not all(isinstance(one, str) and one.strip() for one in secrets):
-        msg = "a webhook secret (whsec_…) is missing or blank: no delivery is believed without one"
-        raise ConfigurationError(msg)
-    return [one.encode() for one in secrets]
+def _wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
+    """Hide secrets from whoever prints local variables; what is none is a blank one."""
+    secrets = (secret,) if isinstance(secret, str) else secret or ()
+    return tuple(Secret(one if isinstance(one, str) else "") for one in secrets)
 
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:
@@ -135,14 +136,16 @@ def _header(headers: Mapping[str, str], name: str) -> str | None:
     return found[0].strip() if found else None
 
 
-def _check_signature(body: bytes, signature: str | None, secrets: list[bytes]) -> None:
+def _check_signature(body: bytes, signature: str | None, secrets: Iterable[Secret]) -> None:
     if not signature:
         msg = f"the delivery has no signature ({SIGNATURE_HEADER}): it is not believed"
         raise WebhookSignatureError(msg)
     given = signature.removeprefix("sha256=").lower().encode("utf-8", "replace")
     # All of them are compared, each in constant time: how long this takes tells nothing.
     matches = [
-        hmac.compare_digest(hmac.new(one, body, hashlib.sha256).hexdigest().encode(), given)
+        hmac.compare_digest(
+            hmac.new(one.reveal().encode(), body, hashlib.sha256).hexdigest().encode(), given
+        )
         for one in secrets
     ]
     if not any(matches):

@@ -20,6 +20,7 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = "paynexus_async"
 LEFT_OUT: Final = (
     "tests/foreign",  # not this package's output
+    "tests/browser",  # a phone shows its own number, and a page's script knows the one to prompt
     "tests/storms",  # keys of their own
     "tests/canary",
     # These two show keys and phones on purpose: planted defects, and half of a key as foreign words.
@@ -89,9 +90,9 @@ def run(folder: Path, tests: Sequence[str] = ("tests",), mutants: Sequence[Mutan
 def _copy(project: Path) -> None:
     """Copy what the tests read. Marks go into the tests, and into the sandbox's well-known keys."""
     leave = shutil.ignore_patterns("__pycache__", "node_modules", ".*")
-    for name in (PACKAGE, "tests", "benchmarks", "docs"):
+    for name in (PACKAGE, "tests", "benchmarks", "docs", "examples"):
         shutil.copytree(ROOT / name, project / name, ignore=leave)
-    for name in ("README.md", "SECURITY.md", "pyproject.toml"):
+    for name in ("README.md", "SECURITY.md", "_paynexus_async_pytest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, project / name)
     canary = project / "tests" / "canary"
     engine = project / PACKAGE / "sandbox" / "_engine.py"

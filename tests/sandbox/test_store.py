@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import httpx
 import pytest
@@ -37,11 +37,16 @@ from paynexus_async.sandbox import (
 
 from .test_webhooks import NOON, URL
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 PAY = {"amount": 100, "phone": "0746990866"}
 
 
 class World:
     """A ledger, and how to end it and begin it anew."""
+
+    opened: ClassVar[list[SQLiteStore]] = []
 
     def __init__(self, path: Path | None, **options: Any) -> None:
         self.path, self.options = path, options
@@ -51,6 +56,8 @@ class World:
 
     def begin(self) -> None:
         self.store = None if self.path is None else SQLiteStore(self.path)
+        if self.store is not None:
+            self.opened.append(self.store)
         self.ledger = Ledger(clock=lambda: self.now, store=self.store, **self.options)
 
     def restart(self) -> None:
@@ -70,6 +77,14 @@ class World:
 
     def status(self, reference: str) -> Any:
         return self.call("GET", f"/payments/{reference}", key=PUBLIC_KEY).document["data"]
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Every world's file, whatever becomes of its test."""
+    yield
+    while World.opened:
+        World.opened.pop().close()
 
 
 @pytest.fixture
