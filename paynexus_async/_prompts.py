@@ -70,9 +70,13 @@ class Prompts:
         self._count = 0
 
     def open_like(self, intent: Intent) -> Prompt | None:
-        """Return a prompt for the same phone and amount that is not known to be over."""
-        prompts = self._prompts.get((intent.phone, intent.amount))
-        return prompts[0] if prompts else None
+        """Return a prompt for the same phone and amount that is not known to be over.
+
+        Of several, the first whose payment is known: that one can be followed.
+        """
+        prompts = self._prompts.get((intent.phone, intent.amount), ())
+        known = (prompt for prompt in prompts if prompt.payment is not None)
+        return next(known, prompts[0] if prompts else None)
 
     def rivals_of(self, attempt: Attempt) -> list[Prompt]:
         """Return the other prompts for the same phone and amount of which no payment is known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -32,7 +33,9 @@ from paynexus_async import (
     PayNexusError,
     RateLimitError,
 )
+from paynexus_async._prompts import Prompts
 from paynexus_async._transport import _POOL_CONNECTIONS_MAX, INITIATES_MAX
+from paynexus_async._wire import Intent
 
 from .fakes import (
     CHECKOUT_ID,
@@ -760,3 +763,17 @@ async def test_waiting_for_a_connection_counts_against_the_time_limit(server: Fa
 async def unanswered(paynexus: AsyncPayNexus, amount: int) -> None:
     with pytest.raises(PaymentOutcomeUnknown):
         await paynexus.initiate_payment(amount, PHONE)
+
+
+async def test_of_several_open_prompts_the_one_that_can_be_followed_is_named():
+    """Not the one whose answer is still on its way."""
+    prompts, intent, at = Prompts(), Intent(100, PHONE), datetime(2026, 1, 27, tzinfo=UTC)
+    assert prompts.open_like(intent) is None
+    first = prompts.begin(intent, 0.0, at)
+    assert prompts.open_like(intent) is first
+    second = prompts.begin(intent, 1.0, at)
+    assert prompts.open_like(intent) is first
+    status = PaymentStatus.INITIATED
+    payment = Payment(reference=REFERENCE, status=status, status_text="initiated")
+    prompts.settle(second, payment, 2.0, at)
+    assert prompts.open_like(intent) is second
