@@ -47,6 +47,7 @@ _WORD_CHARACTERS_MAX: Final = 40
 # The last look comes so long before the deadline that its answer arrives in time, and not so soon
 # after the one before that it could tell nothing new.
 _LAST_LOOK_SECONDS: Final = 1.0
+_HEARD_WITHIN_SECONDS: Final = 3.0
 
 
 @attrs.frozen(kw_only=True)
@@ -496,8 +497,11 @@ class _Follower:
             self._heed(merged.status, was_open=was_open)
         if self._born_at is None:
             self._born_at = self._looked_at
-        elif was_open and merged.is_terminal and seen_open_at >= 0 and not was_heard_of:
-            self._group.ended(seen_open_at, max(self._looked_at - self._born_at, 0.0))
+        elif was_open and merged.is_terminal and seen_open_at >= 0:
+            by = max(self._looked_at - self._born_at, 0.0)
+            if was_heard_of:  # what is heard of has ended just before, and not at any time
+                seen_open_at = max(seen_open_at, by - _HEARD_WITHIN_SECONDS)
+            self._group.ended(seen_open_at, by)
         return bool(self.subscriptions)
 
     def absorb(self, error: BaseException) -> bool:
