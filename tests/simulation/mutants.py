@@ -159,6 +159,14 @@ def _guesses() -> Plant:
     return patch.object(_transport._Exchange, "failed", failed)
 
 
+@_mutant("takes a request that found no answer in time for one that was never sent", 2)
+def _gives_up_for_good() -> Plant:
+    def timed_out(self: Any) -> Any:
+        return connection_error(self.call, "no", never_sent=True, timed_out=True)
+
+    return patch.object(_transport._Exchange, "timed_out", timed_out)
+
+
 @_mutant("takes `success: false` for a rejection", 2, seed=18)
 def _believes_false() -> Plant:
     return patch.object(_wire, "_REJECTIONS", _wire._REJECTIONS | {200})

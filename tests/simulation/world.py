@@ -22,6 +22,7 @@ from paynexus_async import _tasks, client
 from paynexus_async.sandbox import Ledger, Plan
 
 from .clock import AsyncioRuntime, Runtime, TrioRuntime
+from .faults import BACKLOG_SECONDS_MAX
 from .network import Network, Trace
 from .oracle import Oracle, Violation
 from .server import Habits, Server, Walls
@@ -216,7 +217,7 @@ class _World:
         """Let the network be healthy, see that everything works, and close."""
         self.network.roughness = 0.0
         self.network.is_calm = True
-        await self.runtime.sleep(self.options["timeout"] + 15.0)
+        await self.runtime.sleep(BACKLOG_SECONDS_MAX + self.options["timeout"] + 15.0)
         client = self.shop.client
         self.oracle.at_rest(client)
         if self.seed % 4 == 0 and not self.server.limits_calls:
