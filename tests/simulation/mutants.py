@@ -41,6 +41,7 @@ from paynexus_async import (
     client,
     models,
     status,
+    telemetry,
 )
 from paynexus_async._wire import connection_error
 
@@ -343,6 +344,15 @@ def _leaks_the_key() -> Plant:
         return leaking
 
     return patch.object(_transport._Exchange, "failed", failed)
+
+
+@_mutant("tells OpenTelemetry the phone", 7)
+def _tells_the_phone() -> Plant:
+    def ended(self: Any, payment: Payment) -> Payment:
+        self._span.set_attribute("paynexus.payment.phone", payment.phone or "")
+        return payment
+
+    return patch.object(telemetry._Operation, "ended", ended)
 
 
 @_mutant("shows whole phones", 7)

@@ -12,8 +12,8 @@ The promises, by number:
 5. Deadlines hold within 250 ms, cancelled callers return within 50 ms and their request goes on;
    afterwards all connections work, and no task is left.
 6. A bulk operation gives exactly one result for each item, whatever becomes of the others.
-7. No key and no whole phone number is in a repr, a log record or an exception; nothing but a
-   `PayNexusError` is raised.
+7. No key and no whole phone number is in a repr, a log record, an exception, a span or a metric;
+   nothing but a `PayNexusError` is raised.
 8. After a 429 nobody calls with that key before the time it states (at most two minutes), and no
    two looks at one payment are less than half a second apart (no three, where a client that has
    not initiated the payment follows it by both of its names).
@@ -108,7 +108,8 @@ class _Listener(logging.Handler):
         self._hear = hear
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._hear(record.getMessage())
+        fields = [value for value in vars(record).values() if isinstance(value, str)]
+        self._hear(f"{record.getMessage()} {fields}")
 
 
 class Oracle:

@@ -13,6 +13,7 @@ from paynexus_async.sandbox import FAULTS as SANDBOX_FAULTS
 from .faults import EXCHANGE_FAULTS, SANDBOX_KINDS
 from .mutants import MUTANTS, Mutant
 from .runs import FAULTS, catch, run_many
+from .telemetry import HEARD
 from .world import Report, simulate
 
 ASYNCIO, TRIO = 3, 7  # seeds: every sixteenth world runs on trio
@@ -54,6 +55,14 @@ def test_every_fault_of_the_sandbox_can_happen_here():
     """The network here has no fewer ways to fail than the sandbox, whose kinds are ordered."""
     assert set(SANDBOX_KINDS) == set(SANDBOX_FAULTS)
     assert {fault for faults in SANDBOX_KINDS.values() for fault in faults} <= set(EXCHANGE_FAULTS)
+
+
+@pytest.mark.parametrize("seed", [ASYNCIO, TRIO], ids=["asyncio", "trio"])
+def test_telemetry_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch):
+    """A client that is observed does the same things, at the same moments, to the byte."""
+    observed = simulate(seed)
+    monkeypatch.setattr(HEARD, "telemetry", None)
+    assert simulate(seed) == observed
 
 
 def test_a_seed_repeats_in_another_process():
