@@ -41,6 +41,7 @@ from paynexus_async import (
     client,
     models,
     status,
+    telemetry,
 )
 from paynexus_async._wire import connection_error
 
@@ -157,6 +158,14 @@ def _guesses() -> Plant:
         return real(self, error, key)
 
     return patch.object(_transport._Exchange, "failed", failed)
+
+
+@_mutant("takes a request that found no answer in time for one that was never sent", 2)
+def _gives_up_for_good() -> Plant:
+    def timed_out(self: Any) -> Any:
+        return connection_error(self.call, "no", never_sent=True, timed_out=True)
+
+    return patch.object(_transport._Exchange, "timed_out", timed_out)
 
 
 @_mutant("takes `success: false` for a rejection", 2, seed=18)
@@ -335,6 +344,15 @@ def _leaks_the_key() -> Plant:
         return leaking
 
     return patch.object(_transport._Exchange, "failed", failed)
+
+
+@_mutant("tells OpenTelemetry the phone", 7)
+def _tells_the_phone() -> Plant:
+    def ended(self: Any, payment: Payment) -> Payment:
+        self._span.set_attribute("paynexus.payment.phone", payment.phone or "")
+        return payment
+
+    return patch.object(telemetry._Operation, "ended", ended)
 
 
 @_mutant("shows whole phones", 7)

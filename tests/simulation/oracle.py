@@ -5,15 +5,15 @@ The promises, by number:
 1. One `initiate_payment` is at most one request at the server; a repetition only where not one byte
    of the earlier attempt had left. Beside a prompt that may be open, no second one.
 2. An initiate is rejected, never sent, pending with a reference, or unknown, and the first two are
-   never wrong. An application that follows the README's table prompts once for an order.
+   never wrong: what is carried out after its caller was told something, was told to be unknown. An application that follows the README's table prompts once for an order.
 3. `completed` is never reported of a payment that is not (or not as asked), never taken back, and
    never missed where the answer came while somebody waited. Statuses move forward only.
 4. No failure is reported that never was: a timeout is none, an undocumented status ends nothing.
 5. Deadlines hold within 250 ms, cancelled callers return within 50 ms and their request goes on;
    afterwards all connections work, and no task is left.
 6. A bulk operation gives exactly one result for each item, whatever becomes of the others.
-7. No key and no whole phone number is in a repr, a log record or an exception; nothing but a
-   `PayNexusError` is raised.
+7. No key and no whole phone number is in a repr, a log record, an exception, a span or a metric;
+   nothing but a `PayNexusError` is raised.
 8. After a 429 nobody calls with that key before the time it states (at most two minutes), and no
    two looks at one payment are less than half a second apart (no three, where a client that has
    not initiated the payment follows it by both of its names).
@@ -108,7 +108,8 @@ class _Listener(logging.Handler):
         self._hear = hear
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._hear(record.getMessage())
+        fields = [value for value in vars(record).values() if isinstance(value, str)]
+        self._hear(f"{record.getMessage()} {fields}")
 
 
 class Oracle:
@@ -341,8 +342,12 @@ class Oracle:
             asked = [x.handled_at for x in mine if x.page == 1 and x.handled_at is not None]
             for reference, call in self.server.calls.items():
                 known = self.server.records[reference].scenario.name in _LIES
-                if call == lost and not known and self.server.made_at[reference] <= asked[-1]:
+                if call != lost or known:
+                    continue
+                if self.server.made_at[reference] <= asked[-1]:
                     self.violated(11, f"call {called.number}: none, and there was {reference}")
+                else:
+                    self.network.hit("prompt after it was said that there is none")
 
     def _sent_by(self, called: Called) -> int | None:
         """Which call sent the prompt that is looked for."""
@@ -410,6 +415,8 @@ class Oracle:
             self.violated(2, f"call {called.number} was {outcome}, and {prompts} is on a phone")
         if outcome in {"never sent", "refused here"} and left:
             self.violated(2, f"call {called.number} was {outcome}, and bytes had left")
+        if outcome not in {"unknown", "cancelled"} and _is_carried_out_after(called, mine):
+            self.violated(2, f"call {called.number} was {outcome}, and carried out after that")
         if outcome == "pending" and isinstance(called.outcome, Payment):
             payment = called.outcome
             record = self._by_checkout_id(payment)
@@ -686,6 +693,14 @@ def _during(x: Exchange, called: Called, at: float) -> bool:
 
 def _before(called: Called, x: Exchange) -> bool:
     return called.ended_at is not None and x.left_at is not None and called.ended_at <= x.left_at
+
+
+def _is_carried_out_after(called: Called, mine: list[Exchange]) -> bool:
+    """Whether the server did what was asked only when the caller had his answer."""
+    ended_at = called.ended_at
+    return ended_at is not None and any(
+        x.initiates and x.handled_at is not None and x.handled_at > ended_at for x in mine
+    )
 
 
 def _is_payment(asked: Any) -> bool:

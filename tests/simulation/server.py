@@ -106,7 +106,15 @@ class Server:
         network.serve = self.serve
 
     def serve(self, exchange: Exchange, stream: Stream) -> None:
-        """Do what a whole request asks for."""
+        """Do what a whole request asks for, at once or late."""
+        network, fate = self._network, exchange.fate
+        if fate.fault == "request carried out late":
+            network.hit(fate.fault)
+            network.runtime.later(fate.backlog_seconds, lambda: self._serve(exchange, stream))
+        else:
+            self._serve(exchange, stream)
+
+    def _serve(self, exchange: Exchange, stream: Stream) -> None:
         network, fate = self._network, exchange.fate
         if exchange.epoch != network.epoch:
             return  # the server that had received it is no more
@@ -114,6 +122,8 @@ class Server:
             network.hit(fate.fault)
             stream.fail("reset" if fate.share < 0.5 else "closed", fate.back)
             return
+        if stream.closed and exchange.initiates:
+            network.hit("initiate carried out when its caller had gone")
         answer = self._answer(exchange)
         exchange.status_code = answer.status_code
         exchange.names_reference = b'"reference"' in answer.body

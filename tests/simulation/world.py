@@ -22,9 +22,11 @@ from paynexus_async import _tasks, client
 from paynexus_async.sandbox import Ledger, Plan
 
 from .clock import AsyncioRuntime, Runtime, TrioRuntime
+from .faults import BACKLOG_SECONDS_MAX
 from .network import Network, Trace
 from .oracle import Oracle, Violation
 from .server import Habits, Server, Walls
+from .telemetry import HEARD
 from .workload import PUBLIC_KEY, SECRET_KEY, Called, Shop, draw_order
 
 if TYPE_CHECKING:
@@ -115,6 +117,7 @@ class _World:
         self.server.habits = Habits.draw(random.Random(seed + 4))
         self.oracle.server = self.server
         self.oracle.local_clock = _LOCAL
+        HEARD.hear = self.oracle.text
         self.options = _options(rng)
         self.oracle.timeout = self.options["timeout"]
         self.shop: Shop
@@ -172,6 +175,7 @@ class _World:
         if scope.cancelled_caught:
             self.oracle.violated(5, "the run did not come to its end")
         await self._settle()
+        HEARD.collect()
         self.oracle.judge()
         self.ended_at = self.runtime.now()
 
@@ -216,7 +220,7 @@ class _World:
         """Let the network be healthy, see that everything works, and close."""
         self.network.roughness = 0.0
         self.network.is_calm = True
-        await self.runtime.sleep(self.options["timeout"] + 15.0)
+        await self.runtime.sleep(BACKLOG_SECONDS_MAX + self.options["timeout"] + 15.0)
         client = self.shop.client
         self.oracle.at_rest(client)
         if self.seed % 4 == 0 and not self.server.limits_calls:
@@ -261,6 +265,7 @@ def _options(rng: Random) -> dict[str, Any]:
         "max_retries": rng.choice((0, 1, 2, 2)),
         "patience": rng.choice(("thrifty", "balanced", "eager", 0.05)),
         "learn": rng.random() < 0.2,
+        "telemetry": HEARD.telemetry,
     }
 
 
