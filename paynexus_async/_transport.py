@@ -258,14 +258,13 @@ class Transport:
             raise ClientStateError(msg)
         try:
             loop = running_loop()
+            if self._loop is None:
+                self._tasks = OwnedTasks()  # not from a bare callback of the loop, either
+                self._loop = loop
+                self._open_own_reader()
         except anyio.NoEventLoopError:
             msg = "the client works inside a running event loop: call it from an async function"
             raise ClientStateError(msg) from None
-        if self._loop is None:
-            self._loop = loop
-            self._tasks = OwnedTasks()
-            if is_asyncio() and self._open_reader is not None:
-                self._reader = self._open_reader()
         if self._loop != loop:
             msg = (
                 "the client was first used in another event loop: nothing was sent; "
@@ -273,6 +272,10 @@ class Transport:
             )
             raise ClientStateError(msg)
         return self._tasks
+
+    def _open_own_reader(self) -> None:
+        if is_asyncio() and self._open_reader is not None:
+            self._reader = self._open_reader()
 
     async def exchange(
         self,

@@ -32,6 +32,7 @@ from paynexus_async import (
     Schedule,
     _bulk,
     _follow,
+    _hearsay,
     _prompts,
     _quota,
     _resolver,
@@ -42,6 +43,7 @@ from paynexus_async import (
     models,
     status,
     telemetry,
+    webhooks,
 )
 from paynexus_async._wire import connection_error
 
@@ -513,3 +515,40 @@ def _tells_one_name() -> Plant:
 @_mutant("as it was: takes the prompts of one moment for one", 11)
 def _confuses_moments() -> Plant:
     return patch.object(Attempt, "is_that_of", lambda self, other: self.sent_at == other.sent_at)
+
+
+# --- Hearing
+
+
+@_mutant("believes what a webhook says", 3, 4)
+def _believes_webhooks() -> Plant:
+    real = AsyncPayNexus.notify
+
+    async def notify(self: Any, news: Any) -> bool:
+        if news.payment is not None and self._followers.knows(news.payment):
+            self._followers.observe(attrs.evolve(news.payment, response=None))
+        return await real(self, news)
+
+    return patch.object(AsyncPayNexus, "notify", notify)
+
+
+@_mutant("does not heed news", 12)
+def _does_not_heed() -> Plant:
+    return patch.object(_follow._Follower, "hear", lambda *_: None)
+
+
+@_mutant("looks again for every copy of a delivery", 8)
+def _heeds_each_copy() -> Plant:
+    return patch.object(
+        _hearsay.News, "seconds_to_look", lambda self, _: 0 if self.is_open else 1e9
+    )
+
+
+@_mutant("believes a delivery whatever its signature", 12)
+def _believes_forgeries() -> Plant:
+    return patch.object(webhooks, "_check_signature", lambda *_: None)
+
+
+@_mutant("believes a delivery however old", 12)
+def _believes_the_old() -> Plant:
+    return patch.object(webhooks, "_check_age", lambda *_: None)

@@ -15,7 +15,7 @@ from paynexus_async.sandbox import Ledger, Record, Reply, Request
 from .faults import ANSWER_BREAKS, NOT_OF_A_LIST, OF_AN_ITEM, SHAPES, Answer, Material, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from random import Random
 
     from .network import Exchange, Network, Stream
@@ -103,6 +103,7 @@ class Server:
         self.calls: dict[str, int] = {}  # which call a prompt came from, and which client
         self.senders: dict[str, int] = {}
         self.made_at: dict[str, float] = {}
+        self.prompted: Callable[[str], None] | None = None
         network.serve = self.serve
 
     def serve(self, exchange: Exchange, stream: Stream) -> None:
@@ -192,6 +193,8 @@ class Server:
             self.made_at[reply.reference] = exchange.handled_at
             self.calls[reply.reference] = exchange.origin.call
             self.senders[reply.reference] = exchange.origin.client
+            if self.prompted is not None:
+                self.prompted(reply.reference)
             if record.scenario.name.endswith("all along") and self._rng.random() < 0.5:
                 data = {**reply.document["data"], **record.scenario.steps[0].fields}  # type: ignore[dict-item]
                 reply = attrs.evolve(reply, document={**reply.document, "data": data})

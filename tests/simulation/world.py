@@ -23,6 +23,7 @@ from paynexus_async.sandbox import Ledger, Plan
 
 from .clock import AsyncioRuntime, Runtime, TrioRuntime
 from .faults import BACKLOG_SECONDS_MAX
+from .hooks import Hooks
 from .network import Network, Trace
 from .oracle import Oracle, Violation
 from .server import Habits, Server, Walls
@@ -134,6 +135,7 @@ class _World:
             with _simulated(self.network):
                 self.runtime.run(self._main)
         except Exception as error:  # the run itself broke: that is found out too
+            self.goes_on = False  # and with it the clock
             self.oracle.violated(0, f"the run broke: {error!r}")
             if self.trace._prints:
                 raise
@@ -169,9 +171,14 @@ class _World:
             options=self.options,
         )
         self.shop.open_client()
+        dice = random.Random(self.seed + 6)
+        hooks = Hooks(self.network, self.server, self.oracle, self.shop, dice)
         with anyio.move_on_after(_VIRTUAL_SECONDS_MAX) as scope:
-            async with anyio.create_task_group() as group:
-                self._schedule(group)
+            async with anyio.create_task_group() as endless:
+                endless.start_soon(hooks.run)
+                async with anyio.create_task_group() as group:
+                    self._schedule(group)
+                endless.cancel_scope.cancel()
         if scope.cancelled_caught:
             self.oracle.violated(5, "the run did not come to its end")
         await self._settle()
