@@ -35,6 +35,8 @@ LAYERS = [
     {"_resolver"},
     {"client"},
     {"__init__"},
+    {"_checkout"},
+    {"fastapi"},
     {"sandbox"},
     {"cli"},
     {"__main__"},
@@ -48,8 +50,10 @@ ONE_HOME = {
     "pyreqwest": {"_readers"},
     "cattrs": {"_convert"},
     "phonenumbers": {"phone"},
-    "fastapi": {"sandbox"},
-    "starlette": {"sandbox"},
+    "cryptography": {"_checkout"},
+    "fastapi": {"fastapi", "sandbox"},
+    "starlette": {"fastapi", "sandbox"},
+    "sse_starlette": {"fastapi"},
     "uvicorn": {"sandbox"},
     "pydantic": {"sandbox"},
     "cyclopts": {"cli"},
@@ -171,7 +175,7 @@ def test_importing_the_package_loads_no_extra():
     assert "paynexus_async" in loaded
     assert not set(loaded) & {
         "fastapi", "starlette", "uvicorn", "pydantic", "cyclopts", "trio", "pytest",
-        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers",
+        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "cryptography", "sse_starlette",
     }  # fmt: skip
     assert not [name for name in loaded if name.startswith("paynexus_async.cli")]
 
