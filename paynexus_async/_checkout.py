@@ -77,10 +77,12 @@ __all__ = [
     "TokenError",
     "Tokens",
     "accepted",
+    "acknowledged",
     "answer_to",
     "follow",
     "read_body",
     "take_event",
+    "wrapped",
 ]
 
 _logger: Final = logging.getLogger("paynexus_async")
@@ -143,7 +145,7 @@ class Tokens:
         Raises:
             ConfigurationError: a secret is missing or short, or the lifetime out of range.
         """
-        secrets, secret = _wrapped(secret), ()  # an error reporter shows local variables
+        secrets, secret = wrapped(secret), ()  # an error reporter shows local variables
         if not secrets or any(len(one.reveal()) < _SECRET_CHARACTERS_MIN for one in secrets):
             msg = (
                 f"a checkout secret is missing, or shorter than {_SECRET_CHARACTERS_MIN} "
@@ -183,7 +185,8 @@ class Tokens:
             raise TokenError(msg) from None
 
 
-def _wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
+def wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
+    """Hide secrets from whoever prints local variables; what is none is a blank one."""
     secrets = (secret,) if isinstance(secret, str) else secret or ()
     return tuple(Secret(one.strip() if isinstance(one, str) else "") for one in secrets)
 
@@ -512,7 +515,7 @@ class Answer:
     @property
     def body(self) -> bytes:
         """The document's bytes."""
-        return json.dumps(self.document).encode()
+        return json.dumps(dict(self.document)).encode()
 
 
 def accepted(subject: Subject, tokens: Tokens) -> Answer:
@@ -531,7 +534,7 @@ def _not_known(state: CustomerState) -> Answer:
     view = CustomerView(state=state)
     return Answer(
         status=HTTPStatus.ACCEPTED,
-        document={**view.as_json(), "token": None},
+        document=view.as_json(),
         headers=_headers("application/json"),
     )
 
@@ -601,11 +604,6 @@ _PROBLEMS: Final[Mapping[type[PayNexusError], tuple[HTTPStatus, str, str]]] = Ma
             "signature",
             "The delivery's signature is missing, wrong or too old.",
         ),
-        WebhookPayloadError: (
-            HTTPStatus.BAD_REQUEST,
-            "payload",
-            "The delivery cannot be understood.",
-        ),
         PayNexusError: (HTTPStatus.INTERNAL_SERVER_ERROR, "our-fault", _OUR_FAULT),
     }
 )
@@ -630,6 +628,8 @@ def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
     (RFC 9457) whose `code` is for programs and whose `detail` is for customers. No key, no phone
     and nothing of the inside is in it; the whole error belongs into the merchant's log.
     """
+    if isinstance(error, WebhookPayloadError):
+        return acknowledged()  # it would be no better when it came again
     if isinstance(error, PaymentStillPending):
         if error.payment is None:
             return _not_known(_C.PENDING)
@@ -678,8 +678,15 @@ def _retry_after(error: PayNexusError) -> dict[str, str]:
 # --- Webhooks
 
 
-OnEvent = Callable[[WebhookEvent], Awaitable[None]]
-"""What a merchant does when PayNexus tells something: it may be told more than once."""
+OnEvent = Callable[["AsyncPayNexus", WebhookEvent], Awaitable[None]]
+"""What a merchant does when PayNexus tells something: asks for the status, and acts on that."""
+
+
+def acknowledged() -> Answer:
+    """Answer a delivery that need not come again."""
+    return Answer(
+        status=HTTPStatus.OK, document=ACKNOWLEDGEMENT, headers=_headers("application/json")
+    )
 
 
 async def read_body(chunks: AsyncIterable[bytes], content_length: str | None = None) -> bytes:
@@ -708,13 +715,13 @@ async def take_event(
     paynexus: AsyncPayNexus,
     event: WebhookEvent,
     on_event: OnEvent | None,
-) -> Mapping[str, object]:
-    """Wake whoever waits for the payment, tell the merchant, and return the acknowledgement.
+) -> Answer:
+    """Wake whoever waits for the payment, tell the merchant, and acknowledge.
 
     Nothing in the event is believed. What *on_event* raises goes through: the delivery is not
     acknowledged then, and comes again. So it comes at least once, and may come twice.
     """
     await paynexus.notify(event)  # type: ignore[attr-defined]
     if on_event is not None:
-        await on_event(event)
-    return ACKNOWLEDGEMENT
+        await on_event(paynexus, event)
+    return acknowledged()

@@ -377,7 +377,6 @@ def errors() -> list[tuple[PayNexusError, int]]:
         (checkout.TokenError("forged"), 403),
         (checkout.BodyTooLargeError("large"), 413),
         (exceptions.WebhookSignatureError("forged"), 401),
-        (exceptions.WebhookPayloadError("no JSON"), 400),
         (by_status[400], 422),
         (by_status[401], 500),
         (by_status[403], 500),
@@ -404,7 +403,12 @@ def test_an_error_is_a_problem_for_programs_and_for_people(error, expected):
 def test_every_error_has_an_answer():
     """Each class of the package's, the undecided ones as accepted."""
     undecided = {"PaymentStillPending", "PaymentOutcomeUnknown", "PaymentMismatchError"}
-    undecided |= {"ClientStateError", "APIConnectionError", "APITimeoutError"}
+    undecided |= {
+        "WebhookPayloadError",
+        "ClientStateError",
+        "APIConnectionError",
+        "APITimeoutError",
+    }
     for name in set(exceptions.__all__) - undecided:
         kind = getattr(exceptions, name)
         assert checkout._problem(kind.__new__(kind, "x"))[0] >= 400
@@ -438,9 +442,15 @@ def test_what_may_still_be_paid_is_never_a_problem(error, state, has_token):
     assert answer.headers["Content-Type"] == "application/json"
     document = json.loads(answer.body)
     assert (document["state"], document["may_try_again"]) == (state, False)
-    assert (document["token"] is not None) is has_token
+    assert ("token" in document) is has_token
     assert "fail" not in f"{document['title']}{document['text']}"
     assert PHONE not in answer.body.decode()
+
+
+def test_a_delivery_that_cannot_be_understood_is_acknowledged():
+    """It is PayNexus's, and would be no better when it came again."""
+    answer = checkout.answer_to(exceptions.WebhookPayloadError("no JSON"), Tokens(SECRET))
+    assert answer == checkout.acknowledged()
 
 
 def test_busy_says_when_to_come_again():
@@ -527,16 +537,14 @@ async def test_a_delivery_wakes_and_is_told_and_acknowledged():
     """In that order; the acknowledgement is the documented one."""
     paynexus, heard = Notified(), []
 
-    async def on_event(event):
-        assert paynexus.news == [event]
+    async def on_event(client, event):
+        assert (client, client.news) == (paynexus, [event])
         heard.append(event.reference)
 
-    assert await checkout.take_event(paynexus, delivery(), on_event) == {
-        "ResultCode": 0,
-        "ResultDesc": "Accepted",
-    }
+    answer = await checkout.take_event(paynexus, delivery(), on_event)
+    assert (answer.status, answer.body) == (200, b'{"ResultCode": 0, "ResultDesc": "Accepted"}')
     assert heard == [REFERENCE]
-    assert await checkout.take_event(paynexus, delivery(), None) == checkout.ACKNOWLEDGEMENT
+    assert await checkout.take_event(paynexus, delivery(), None) == answer
     assert len(paynexus.news) == 2
 
 
@@ -544,7 +552,7 @@ async def test_a_delivery_wakes_and_is_told_and_acknowledged():
 async def test_what_the_merchant_raises_is_not_acknowledged():
     """So that the delivery comes again."""
 
-    async def on_event(event):
+    async def on_event(client, event):
         raise OSError("the database is away")
 
     with pytest.raises(OSError, match="away"):
