@@ -1,193 +1,221 @@
-"""A checkout in aiohttp.web: one client, webhooks, a stream for each payment, honest answers.
+"""A checkout in an aiohttp.web application: the client's life, the customer's stream, and webhooks.
+
+    checkout = Checkout()  # PAYNEXUS_CHECKOUT_SECRET, PAYNEXUS_WEBHOOK_SECRET, the client's keys
 
     async def pay(request: web.Request) -> web.Response:
         payment = await request.config_dict[PAYNEXUS].initiate_payment(100, "0746990866")
-        return accepted(request, payment)  # a JSON object with a token, for this customer's page
+        return checkout.accepted(payment)
 
     app = web.Application()
-    setup(app, secret=os.environ["CHECKOUT_SECRET"], webhook_secret="whsec_…")
     app.router.add_post("/pay", pay)
+    checkout.setup(app)
 
-The page follows its payment at `/paynexus/stream/TOKEN`; PayNexus delivers to `/paynexus/webhook`.
+Each worker has a client of its own; whatever a stream needs is in its token, so that any worker
+serves it. What a client remembers of open prompts, it remembers alone: a second prompt that another
+worker sends is not refused.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
-import anyio
-from aiohttp import web
-from aiohttp_sse import sse_response
+try:
+    import anyio
+    from aiohttp import web
+    from aiohttp_sse import sse_response
 
-from . import _checkout
-from ._checkout import Answer, Subject, Tokens
-from ._wire import Secret
+    from . import _checkout
+except ImportError as error:
+    msg = f"{error.name} is missing: pip install 'paynexus-async[aiohttp]'"
+    raise ImportError(msg, name=error.name) from error
+
 from .client import AsyncPayNexus
-from .exceptions import ConfigurationError, PayNexusError, WebhookPayloadError
+from .exceptions import (
+    ConfigurationError,
+    PayNexusError,
+    WebhookPayloadError,
+    WebhookSignatureError,
+)
 from .webhooks import parse_webhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from .webhooks import WebhookEvent
+    from ._wire import Secret
+    from .models import Payment
 
-__all__ = ["PAYNEXUS", "accepted", "setup"]
+__all__ = ["PAYNEXUS", "Checkout"]
 
 PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 """The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
 
-_TOKENS: Final = web.AppKey("_TOKENS", Tokens)
 _CLOSING: Final = web.AppKey("_CLOSING", anyio.Event)
+_SERVER_ERROR: Final = 500
 _logger: Final = logging.getLogger("paynexus_async")
 
 
-def setup(
-    app: web.Application,
-    *,
-    secret: str | Iterable[str],
-    webhook_secret: str | Iterable[str] | None = None,
-    on_event: Callable[[WebhookEvent], Awaitable[None]] | None = None,
-    client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
-    prefix: str = "/paynexus",
-) -> None:
-    """Give an application its client, its webhook, its streams, and answers to the errors.
+class Checkout:
+    """What one application needs to take payments."""
 
-    Args:
-        app: whose handlers find the client at `PAYNEXUS`, while it runs. Errors of this package
-            that its handlers raise are answered: as problems (RFC 9457), or, where a payment may
-            still be made, as `accepted`.
-        secret: signs the customers' tokens: at least 32 characters, the same in all workers; or
-            several, while one replaces another.
-        webhook_secret: `whsec_…`, or several; left out, there is no webhook.
-        on_event: told of each verified delivery, after all who wait for its payment. Deliveries
-            repeat, and say what was true once: ask for the status before you act on one. What
-            it raises is logged and answered with 500, so that the delivery comes again.
-        client: makes the client when the application starts, inside its event loop; left out, with
-            the keys of the environment.
-        prefix: below it are `webhook` and `stream/TOKEN`.
+    def __init__(
+        self,
+        secret: str | Iterable[str] | None = None,
+        webhook_secret: str | Iterable[str] | None = None,
+        *,
+        on_event: _checkout.OnEvent | None = None,
+        client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
+        token_seconds: float = _checkout.LIFETIME_SECONDS,
+        max_wait: float = _checkout.MAX_WAIT_SECONDS,
+    ) -> None:
+        """Prepare; nothing is opened.
 
-    Raises:
-        ConfigurationError: a secret is missing, blank or too short.
-    """
-    app[_TOKENS] = Tokens(secret)
-    app.cleanup_ctx.append(_opened(client))
-    app.on_shutdown.append(_close_streams)
-    app.middlewares.append(_answering)
-    routes = [web.get("/stream/{token}", _stream, allow_head=False)]
-    if webhook_secret is not None:
-        routes.append(web.post("/webhook", _webhook(_wrapped(webhook_secret), on_event)))
-    elif on_event is not None:
-        msg = "on_event hears of webhooks: give their webhook_secret (whsec_…) too"
-        raise ConfigurationError(msg)
-    checkout = web.Application()
-    checkout.add_routes(routes)
-    app.add_subapp(prefix, checkout)
+        Args:
+            secret: encrypts the tokens of streams: at least 32 characters, the same in all workers;
+                or several, while one replaces another: the first issues, all read. Left out, it is
+                `PAYNEXUS_CHECKOUT_SECRET`.
+            webhook_secret: the webhook's (`whsec_…`), or several. Left out, it is
+                `PAYNEXUS_WEBHOOK_SECRET`; without either, there is no route for webhooks.
+            on_event: awaited with the client and each verified delivery, at least once: deliveries
+                repeat, and one for which it raises an error comes again. Ask the client for the
+                payment's status, and act on that.
+            client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
+            token_seconds: how long a customer's page may open its stream, at most a day.
+            max_wait: seconds that one stream follows its payment; the page may open it again.
 
+        Raises:
+            ConfigurationError: a secret is missing, blank or short, or a number out of range.
+        """
+        secrets, secret = _given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        # Hidden at once: an error reporter shows what a function was called with.
+        webhooks, webhook_secret = _given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        self._tokens = _checkout.Tokens(
+            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
+        )
+        if webhooks is not None and not (webhooks and all(one.reveal() for one in webhooks)):
+            words = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
+            raise ConfigurationError(words)
+        self._webhook_secrets = webhooks or ()
+        self._on_event = on_event
+        self._client = client
+        self._max_wait = max_wait
 
-def accepted(request: web.Request, subject: Subject) -> web.Response:
-    """Answer a customer whose prompt is, or may be, on the phone: 202, and how to follow it.
+    def setup(self, app: web.Application) -> None:
+        """Add it to an application, which must not have been started.
 
-    Args:
-        request: what is answered.
-        subject: the payment, or the `PaymentOutcomeUnknown` of a prompt whose answer was lost.
-    """
-    return _response(_checkout.accepted(subject, request.config_dict[_TOKENS]))
+        The application opens and closes the client. Errors of this package that its handlers raise
+        are answered: with a problem (RFC 9457), or, what may still be paid, with 202; the log has
+        the whole error. There are two routes more: `POST /paynexus/webhooks`, if there is a webhook
+        secret, and `GET /paynexus/events/{token}`, the customer's stream.
+        """
+        app.cleanup_ctx.append(self._opened)
+        app.on_shutdown.append(_close_streams)
+        app.middlewares.append(self._answer_errors)
+        routes = web.Application()
+        # Without HEAD: nobody follows a payment for its headers.
+        routes.router.add_get("/events/{token}", self._events, allow_head=False)
+        if self._webhook_secrets:
+            routes.router.add_post("/webhooks", self._webhook)
+        app.add_subapp("/paynexus", routes)
 
+    def accepted(self, payment: Payment) -> web.Response:
+        """Answer a customer whose prompt is on the way: 202, and a `token` that opens the stream.
 
-def _opened(
-    client: Callable[[], AsyncPayNexus],
-) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def opened(app: web.Application) -> AsyncIterator[None]:
+        Raises:
+            InvalidRequestError: the payment has no name by which it can be followed.
+        """
+        return _response(_checkout.accepted(payment, self._tokens))
+
+    async def _opened(self, app: web.Application) -> AsyncIterator[None]:
         app[_CLOSING] = anyio.Event()
-        async with client() as app[PAYNEXUS]:
+        async with self._client() as app[PAYNEXUS]:
             yield
 
-    return opened
+    @web.middleware
+    async def _answer_errors(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except PayNexusError as error:
+            answer = _checkout.answer_to(error, self._tokens)
+            is_ours = answer.status == _SERVER_ERROR
+            route = request.match_info.route.resource
+            _logger.log(
+                logging.ERROR if is_ours else logging.WARNING,
+                "%s is answered with %d: %s",
+                route and route.canonical,  # the path would tell a token
+                answer.status,
+                error.message,
+                exc_info=error if is_ours else None,
+            )
+            return _response(answer)
 
-
-async def _close_streams(app: web.Application) -> None:
-    app[_CLOSING].set()  # the server waits for its handlers, and streams do not end by themselves
-
-
-@web.middleware
-async def _answering(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except PayNexusError as error:
-        answer = _checkout.answer_to(error, request.config_dict[_TOKENS])
-        _logger.warning("a checkout was answered with %s: %s", answer.status, error.message)
+    async def _webhook(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        secrets = [one.reveal() for one in self._webhook_secrets]
+        try:
+            event = parse_webhook(body, request.headers, secrets)
+        except WebhookPayloadError as error:  # it would be no clearer if it came again
+            _logger.warning("a delivery is acknowledged and ignored: %s", error.message)
+            return _response(_checkout.acknowledged())
+        try:
+            answer = await _checkout.take_event(
+                request.config_dict[PAYNEXUS], event, self._on_event
+            )
+        except Exception as error:
+            # Answered as such errors are elsewhere, some would acknowledge what was not taken.
+            words = "a delivery was not taken, and comes again"
+            raise RuntimeError(words) from error
         return _response(answer)
 
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Send a payment's events until it has ended, the browser has gone, or the server stops."""
+        subject = self._tokens.read(request.match_info["token"])
+        paynexus, seen = request.config_dict[PAYNEXUS], request.headers.get("Last-Event-ID")
+        events = _checkout.follow(paynexus, subject, last_event_id=seen, max_wait=self._max_wait)
+        async with (
+            sse_response(request, ping_interval=_checkout.HEARTBEAT_SECONDS) as page,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_cancel_after, page.wait, tasks.cancel_scope)
+            tasks.start_soon(_cancel_after, request.config_dict[_CLOSING].wait, tasks.cancel_scope)
+            with suppress(ConnectionResetError, TimeoutError):  # the browser has gone, or hangs
+                async with aclosing(events):
+                    async for event in events:
+                        await page.send(
+                            event.data, event.id, event.name, _checkout.RECONNECT_MILLISECONDS
+                        )
+            tasks.cancel_scope.cancel()
+        return page
 
-def _response(answer: Answer) -> web.Response:
+
+def _given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
+    """Return what is given, or else what the environment says; a blank variable says nothing."""
+    given = (os.environ.get(variable) or None) if secret is None else secret
+    return None if given is None else _checkout.wrapped(given)
+
+
+def _response(answer: _checkout.Answer) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
 
-# --- Webhooks
-
-
-def _wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
-    secrets = tuple(map(Secret, (secret,) if isinstance(secret, str) else secret))
-    if not secrets or not all(one.reveal().strip() for one in secrets):
-        msg = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
-        raise ConfigurationError(msg)
-    return secrets
-
-
-def _webhook(
-    secrets: Iterable[Secret], on_event: Callable[[WebhookEvent], Awaitable[None]] | None
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def webhook(request: web.Request) -> web.Response:
-        body = await _checkout.read_body(
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await _checkout.read_body(
             request.content.iter_any(), request.headers.get("Content-Length")
         )
-        try:
-            event = parse_webhook(body, request.headers, [one.reveal() for one in secrets])
-        except WebhookPayloadError as error:  # it would be no clearer if it came again
-            _logger.warning("a webhook was acknowledged and ignored: %s", error.message)
-            return web.json_response(dict(_checkout.ACKNOWLEDGEMENT))
-        paynexus = request.config_dict[PAYNEXUS]
-        try:
-            return web.json_response(dict(await _checkout.take_event(paynexus, event, on_event)))
-        except Exception as error:
-            # Answered as errors are, some would acknowledge what was not taken.
-            msg = "a webhook was not acknowledged, and comes again: its handler failed"
-            raise RuntimeError(msg) from error
-
-    return webhook
+    except (web.RequestPayloadError, ConnectionError):
+        words = "the delivery did not arrive whole"
+        raise WebhookSignatureError(words) from None
 
 
-# --- Streams
+async def _close_streams(app: web.Application) -> None:
+    app[_CLOSING].set()  # the server waits for its handlers, and a stream does not end by itself
 
 
-async def _stream(request: web.Request) -> web.StreamResponse:
-    """Tell a payment's customer how it goes, until it ends, they leave, or the server stops."""
-    subject = request.config_dict[_TOKENS].read(request.match_info["token"])
-    events = _checkout.follow(
-        request.config_dict[PAYNEXUS], subject, last_event_id=request.headers.get("Last-Event-ID")
-    )
-    async with (
-        sse_response(request, ping_interval=_checkout.HEARTBEAT_SECONDS) as page,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(_cancel_after, page.wait, tasks.cancel_scope)  # it was left
-        tasks.start_soon(_cancel_after, request.config_dict[_CLOSING].wait, tasks.cancel_scope)
-        with suppress(ConnectionResetError, TimeoutError):
-            async with aclosing(events):
-                async for event in events:
-                    await page.send(
-                        event.data, event.id, event.name, _checkout.RECONNECT_MILLISECONDS
-                    )
-        tasks.cancel_scope.cancel()
-    return page
-
-
-async def _cancel_after(
-    happens: Callable[[], Awaitable[None]], cancel_scope: anyio.CancelScope
-) -> None:
+async def _cancel_after(happens: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
     await happens()
-    cancel_scope.cancel()
+    scope.cancel()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import importlib
 import json
+import sys
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from paynexus_async import (
     _checkout,
 )
 from paynexus_async._checkout import Tokens
-from paynexus_async.aiohttp import PAYNEXUS, accepted, setup
+from paynexus_async.aiohttp import PAYNEXUS, Checkout
 from paynexus_async.webhooks import BODY_BYTES_MAX
 
 from .fakes import CHECKOUT_ID, PHONE, REFERENCE, SECRET_KEY
@@ -114,10 +115,10 @@ class Shop:
         self.token = Tokens(SECRET).issue(PAYMENT)
 
     def follow(self, **headers: str) -> Any:
-        return self.http.get(f"/paynexus/stream/{self.token}", headers=headers)
+        return self.http.get(f"/paynexus/events/{self.token}", headers=headers)
 
     def deliver(self, body: bytes = BODY, **more: str) -> Any:
-        return self.http.post("/paynexus/webhook", data=body, headers={**headers(body), **more})
+        return self.http.post("/paynexus/webhooks", data=body, headers={**headers(body), **more})
 
 
 @asynccontextmanager
@@ -127,7 +128,7 @@ async def served(
     paynexus = Scripted()
     app = app or web.Application()
     options = {"secret": SECRET, "webhook_secret": WEBHOOK_SECRET, **options}
-    setup(app, client=lambda: paynexus, **options)
+    Checkout(client=lambda: paynexus, **options).setup(app)
     for handler in handlers:
         app.router.add_post(f"/{handler.__name__}", handler)
     server = web.AppRunner(app)
@@ -245,8 +246,9 @@ async def test_a_delivery_wakes_who_waits_and_is_handed_on():
     """In this order, and acknowledged as PayNexus wants it."""
     seen: list[tuple[WebhookEvent, int]] = []
 
-    async def on_event(event: WebhookEvent) -> None:
-        seen.append((event, len(shop.paynexus.told)))
+    async def on_event(paynexus: AsyncPayNexus, event: WebhookEvent) -> None:
+        assert isinstance(paynexus, Scripted)
+        seen.append((event, len(paynexus.told)))
 
     async with served(on_event=on_event) as shop, shop.deliver() as answer:
         assert answer.status == 200
@@ -271,7 +273,7 @@ async def test_what_is_not_signed_is_refused(signed: dict[str, str]):
     """Nobody is told of it. A wrong clock is no right signature."""
     heard: list[WebhookEvent] = []
 
-    async def on_event(event: WebhookEvent) -> None:
+    async def on_event(_: AsyncPayNexus, event: WebhookEvent) -> None:
         heard.append(event)
 
     async with served(on_event=on_event) as shop, shop.deliver(**signed) as answer:
@@ -282,31 +284,43 @@ async def test_what_is_not_signed_is_refused(signed: dict[str, str]):
 @pytest.mark.parametrize("is_declared", [True, False])
 async def test_a_delivery_that_is_too_large_is_not_read_to_its_end(is_declared: bool):
     """Whatever the application allows its other handlers; with and without its length."""
-    body = b" " * (BODY_BYTES_MAX + 1)
-    sent = 0
+    answered = anyio.Event()
 
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal sent
-        while sent < 64 * BODY_BYTES_MAX:
-            sent += 65_536
-            yield b" " * 65_536
+    async def large() -> AsyncIterator[bytes]:
+        yield b" " * (BODY_BYTES_MAX + 1)
+        await answered.wait()
 
     async with served(app=web.Application(client_max_size=1 << 30)) as shop:
-        answer = await shop.http.post(
-            "/paynexus/webhook", data=io.BytesIO(body) if is_declared else endless(), headers=headers(body)
+        length = {"Content-Length": str(BODY_BYTES_MAX + 1)} if is_declared else {}
+        async with shop.http.post("/paynexus/webhooks", data=large(), headers=length) as answer:
+            assert answer.status == 413
+            answered.set()
+
+
+async def test_a_delivery_that_cannot_be_read_is_refused():
+    """As one that is forged: it is no error of the shop's."""
+    async with served() as shop, shop.deliver(**{"Content-Encoding": "gzip"}) as answer:
+        assert (answer.status, answer.content_type) == (401, "application/problem+json")
+
+
+async def test_a_delivery_that_breaks_off_is_no_error(caplog):
+    """Nobody reads an answer to it."""
+    async with served() as shop:
+        stream = await anyio.connect_tcp(*shop.server.addresses[0])
+        await stream.send(
+            b"POST /paynexus/webhooks HTTP/1.1\r\nHost: shop\r\nContent-Length: 100\r\n\r\n{"
         )
-        assert answer.status == 413
-        answer.close()
-    assert sent < 64 * BODY_BYTES_MAX
+        await anyio.sleep(0.02)
+        await stream.aclose()
+        await anyio.sleep(0.02)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-@pytest.mark.parametrize(
-    "error", [KeyError("order"), PENDING, web.HTTPOk()]
-)
+@pytest.mark.parametrize("error", [KeyError("order"), PENDING, web.HTTPOk()])
 async def test_a_delivery_that_the_merchant_could_not_take_comes_again(error: Exception, caplog):
     """Whatever their handler raises, even what would be answered with 2xx elsewhere."""
 
-    async def on_event(event: WebhookEvent) -> None:
+    async def on_event(*_: object) -> None:
         raise error
 
     async with served(on_event=on_event) as shop, shop.deliver() as answer:
@@ -329,10 +343,6 @@ async def test_secrets_rotate():
         assert answer.status == 200
 
 
-async def on_event(event: WebhookEvent) -> None:
-    """Never called."""
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -341,14 +351,38 @@ async def on_event(event: WebhookEvent) -> None:
         {"webhook_secret": ""},
         {"webhook_secret": []},
         {"webhook_secret": [WEBHOOK_SECRET, " "]},
-        {"webhook_secret": None, "on_event": on_event},
+        {"token_seconds": 0},
     ],
     ids=str,
 )
 async def test_what_cannot_work_is_refused_at_once(options: dict[str, Any]):
     """Not when the first customer pays."""
     with pytest.raises(ConfigurationError):
-        setup(web.Application(), **{"secret": SECRET, **options})
+        Checkout(**{"secret": SECRET, **options})
+
+
+async def test_a_missing_extra_is_named(monkeypatch):
+    """With what installs it."""
+    monkeypatch.delitem(sys.modules, "paynexus_async.aiohttp")
+    monkeypatch.setitem(sys.modules, "aiohttp_sse", None)
+    with pytest.raises(ImportError, match=r"pip install 'paynexus-async\[aiohttp\]'"):
+        importlib.import_module("paynexus_async.aiohttp")
+
+
+async def test_secrets_are_found_in_the_environment(monkeypatch):
+    """Where none is given; a blank one there says nothing, and is no reason to believe anybody."""
+    with pytest.raises(ConfigurationError):
+        Checkout()
+    monkeypatch.setenv("PAYNEXUS_CHECKOUT_SECRET", SECRET)
+    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", WEBHOOK_SECRET)
+    async with served(secret=None, webhook_secret=None) as shop:
+        async with shop.deliver() as answer:
+            assert answer.status == 200
+        async with shop.follow() as page:
+            assert page.status == 200
+    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", "")
+    async with served(secret=None, webhook_secret=None) as shop, shop.deliver() as answer:
+        assert answer.status == 404
 
 
 # --- Answers
@@ -359,8 +393,9 @@ async def test_a_checkout_answers_with_a_token():
 
     async def pay(request: web.Request) -> web.Response:
         assert isinstance(request.app[PAYNEXUS], AsyncPayNexus)
-        return accepted(request, PAYMENT)
+        return checkout.accepted(PAYMENT)
 
+    checkout = Checkout(SECRET)
     async with served(pay) as shop, shop.http.post("/pay") as answer:
         assert (answer.status, answer.content_type) == (202, "application/json")
         document = await answer.json()
@@ -377,6 +412,7 @@ async def test_a_checkout_answers_with_a_token():
         (InvalidRequestError("amount must be a whole number"), 422, "application/problem+json"),
         (LOST, 202, "application/json"),
         (PENDING, 202, "application/json"),
+        (ConfigurationError("the key is blank"), 500, "application/problem+json"),
     ],
 )
 async def test_errors_are_answered(error: Exception, status: int, media_type: str, caplog):
@@ -387,7 +423,9 @@ async def test_errors_are_answered(error: Exception, status: int, media_type: st
 
     async with served(pay) as shop, shop.http.post("/pay") as answer:
         assert (answer.status, answer.content_type) == (status, media_type)
-        assert str(error) in caplog.text
+        (logged,) = [record for record in caplog.records if record.name == "paynexus_async"]
+        assert str(error) in logged.getMessage()
+        assert (logged.exc_info is not None) == (status == 500)
 
 
 async def test_an_error_of_the_merchant_is_theirs():

@@ -36,7 +36,7 @@ LAYERS = [
     {"client"},
     {"__init__"},
     {"_checkout"},
-    {"fastapi"},
+    {"aiohttp", "fastapi"},
     {"sandbox"},
     {"cli"},
     {"__main__"},
@@ -46,7 +46,8 @@ ONE_HOME = {
     "tenacity": {"_retry"},
     "httpx": {"_transport", "cli", "sandbox"},
     "httpcore": set(),
-    "aiohttp": {"_readers"},
+    "aiohttp": {"_readers", "aiohttp"},
+    "aiohttp_sse": {"aiohttp"},
     "pyreqwest": {"_readers"},
     "cattrs": {"_convert"},
     "phonenumbers": {"phone"},
@@ -176,6 +177,7 @@ def test_importing_the_package_loads_no_extra():
     assert not set(loaded) & {
         "fastapi", "starlette", "uvicorn", "pydantic", "cyclopts", "trio", "pytest",
         "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "cryptography", "sse_starlette",
+        "aiohttp_sse",
     }  # fmt: skip
     assert not [name for name in loaded if name.startswith("paynexus_async.cli")]
 
