@@ -721,7 +721,7 @@ async def take_event(
     Nothing in the event is believed. What *on_event* raises goes through: the delivery is not
     acknowledged then, and comes again. So it comes at least once, and may come twice.
     """
-    await paynexus.notify(event)  # type: ignore[attr-defined]
+    await paynexus.notify(event)
     if on_event is not None:
         await on_event(paynexus, event)
     return acknowledged()

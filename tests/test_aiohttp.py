@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -30,6 +31,8 @@ from paynexus_async import (
 )
 from paynexus_async._checkout import Tokens
 from paynexus_async.aiohttp import PAYNEXUS, Checkout
+from paynexus_async.sandbox import PIN, Ledger, SandboxServer
+from paynexus_async.sandbox import SECRET_KEY as SANDBOX_KEY
 from paynexus_async.webhooks import BODY_BYTES_MAX
 
 from .fakes import CHECKOUT_ID, PHONE, REFERENCE, SECRET_KEY
@@ -237,6 +240,43 @@ async def test_a_stream_that_is_opened_while_the_server_stops_ends():
         await shop.server.shutdown()
         async with shop.follow() as page:
             assert await page.content.read() == b""
+
+
+async def test_a_webhook_brings_the_customer_the_end():
+    """The whole way, long before the client would have looked: paid on the phone, told on the page."""
+    now = [time.time()]
+    ledger = Ledger(clock=lambda: now[0], plan="basic", customer="person")
+
+    async def pay(request: web.Request) -> web.Response:
+        payment = await request.app[PAYNEXUS].initiate_payment(**await request.json())
+        return checkout.accepted(payment)
+
+    with SandboxServer(ledger) as sandbox, socket.create_server(("127.0.0.1", 0)) as door:
+        url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        webhook = ledger.webhooks.register(f"{url}/paynexus/webhooks").secret
+        checkout = Checkout(
+            SECRET,
+            webhook,
+            client=lambda: AsyncPayNexus(SANDBOX_KEY, base_url=sandbox.url),
+        )
+        app = web.Application()
+        app.router.add_post("/pay", pay)
+        checkout.setup(app)
+        server = web.AppRunner(app)
+        await server.setup()
+        await web.SockSite(server, door).start()
+        async with aiohttp.ClientSession(url) as http:
+            async with http.post("/pay", json={"amount": 100, "phone": PHONE}) as answer:
+                token = (await answer.json())["token"]
+            async with http.get(f"/paynexus/events/{token}") as page:
+                assert (await told(page))["data"]["state"] == "prompt"
+                ledger.enter_pin(ledger.records[0].prompt.reference, PIN)
+                now[0] += 2
+                with anyio.fail_after(PATIENCE_SECONDS):
+                    while (event := await told(page))["data"]["state"] != "completed":
+                        pass
+                assert event["data"]["receipt"] == ledger.records[0].receipt
+        await server.cleanup()
 
 
 # --- Webhooks
