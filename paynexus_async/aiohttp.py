@@ -114,8 +114,7 @@ class Checkout:
         app.on_shutdown.append(_close_streams)
         app.middlewares.append(self._answer_errors)
         routes = web.Application()
-        # Without HEAD: nobody follows a payment for its headers.
-        routes.router.add_get("/events/{token}", self._events, allow_head=False)
+        routes.router.add_get("/events/{token}", self._events)
         if self._webhook_secrets:
             routes.router.add_post("/webhooks", self._webhook)
         app.add_subapp("/paynexus", routes)
