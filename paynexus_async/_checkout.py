@@ -644,7 +644,7 @@ def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
         "type": "about:blank",
         "title": status.phrase,
         "status": int(status),
-        "detail": words or error.message,  # local refusals tell the shape of the input, not it
+        "detail": words or _sentence(error.message),
         "code": code,
     }
     headers = {**_headers("application/problem+json"), **_retry_after(error)}
@@ -663,6 +663,11 @@ def _problem(error: PayNexusError) -> tuple[HTTPStatus, str, str]:
     if isinstance(error, APIConnectionError):
         return _UNREACHABLE if error.never_sent else _NO_ANSWER
     return next(_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS)
+
+
+def _sentence(message: str) -> str:
+    """Tell a local refusal to a customer: it tells the shape of the input, and not the input."""
+    return f"{message[:1].upper()}{message[1:]}."
 
 
 def _headers(media_type: str) -> dict[str, str]:
@@ -720,8 +725,16 @@ async def take_event(
 
     Nothing in the event is believed. What *on_event* raises goes through: the delivery is not
     acknowledged then, and comes again. So it comes at least once, and may come twice.
+
+    Raises:
+        RuntimeError: an error of this package was met; some of them are answered with 202
+            elsewhere, which would acknowledge what was not taken.
     """
-    await paynexus.notify(event)
-    if on_event is not None:
-        await on_event(paynexus, event)
+    try:
+        await paynexus.notify(event)
+        if on_event is not None:
+            await on_event(paynexus, event)
+    except PayNexusError as error:
+        msg = "a delivery was not taken, and comes again"
+        raise RuntimeError(msg) from error
     return acknowledged()
