@@ -234,7 +234,7 @@ async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-def _client(connection: HTTPConnection) -> AsyncPayNexus:
+async def _client(connection: HTTPConnection) -> AsyncPayNexus:  # a thread would run it else
     return _state(connection)["paynexus"]
 
 

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from paynexus_async.sandbox import PIN, PUBLIC_KEY, SECRET_KEY, Fault, Ledger, SandboxServer
+from paynexus_async.sandbox import PIN, Fault, Ledger, SandboxServer
 
+from . import screenshots
+from .__main__ import DOCS
 from .conftest import PATIENCE_SECONDS
+from .shops import SHOPS, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
-ROOT = Path(__file__).parents[2]
-SHOPS = {
-    "aiohttp": ["aiohttp.web", "-H", "127.0.0.1", "examples.checkout_aiohttp.app:create_app", "-P"],
-    "fastapi": ["uvicorn", "examples.checkout_fastapi.app:app", "--log-level=warning", "--port"],
-}
-"""By name: what `python -m` runs, before the port."""
-STOPS_WITHIN_SECONDS = 5
 NUMBER = "0746 990 866"
+IMAGE_BYTES_MAX = 150_000
 
 
 class Clock:
@@ -44,87 +36,42 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:  # type: ignore[override]
+def clock() -> Clock:
     return Clock()
 
 
-@contextmanager
-def serving(command: list[str], server: SandboxServer) -> Iterator[str]:
-    """Run a shop in a process of its own, its webhooks registered; it stops cleanly."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    webhook = server.ledger.webhooks.register(f"http://127.0.0.1:{port}/paynexus/webhooks")
-    environment = {
-        **os.environ,
-        "PAYNEXUS_BASE_URL": server.url,
-        "PAYNEXUS_SECRET_KEY": SECRET_KEY,
-        "PAYNEXUS_PUBLIC_KEY": PUBLIC_KEY,
-        "PAYNEXUS_WEBHOOK_SECRET": webhook.secret,
-        "PAYNEXUS_CHECKOUT_SECRET": "a secret of thirty-two characters",
-    }
-    shop = subprocess.Popen(
-        [sys.executable, "-m", *command, str(port)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        _wait_for(port, shop)
-        yield f"http://127.0.0.1:{port}/"
-        shop.terminate()
-        _, said = shop.communicate(timeout=STOPS_WITHIN_SECONDS)
-        assert "Traceback" not in said, said
-        assert "ERROR" not in said, said
-    finally:
-        shop.kill()
-        shop.communicate()
-
-
-def _wait_for(port: int, shop: subprocess.Popen[str]) -> None:
-    ends_at = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < ends_at:
-        assert shop.poll() is None, shop.communicate()[1]
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    pytest.fail("the shop does not answer")
+@pytest.fixture
+def windows() -> Iterator[list[BrowserContext]]:
+    """The customer's: they are open while the shop stops, and their streams must not keep it."""
+    windows: list[BrowserContext] = []
+    yield windows
+    for window in windows:
+        window.close()
 
 
 @pytest.fixture(params=SHOPS)
-def shop(request: pytest.FixtureRequest, server: SandboxServer) -> Iterator[str]:
+def shop(
+    request: pytest.FixtureRequest, server: SandboxServer, windows: list[BrowserContext]
+) -> Iterator[str]:
     with serving(SHOPS[request.param], server) as url:
         yield url
 
 
 @pytest.fixture
-def customer(browser: Browser, shop: str) -> Iterator[Page]:
-    """The shop's page; it fetches from nowhere else, and its scripts raise nothing.
-
-    It is open while the shop stops, so that a stream that is left open does not keep it.
-    """
-    page = _open(browser, shop)
-    yield page
-    assert page.errors == []  # type: ignore[attr-defined]
-
-
-def _open(browser: Browser, url: str, **options: Any) -> Page:
-    context = browser.new_context(**{"reduced_motion": "reduce", **options})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE_SECONDS * 1000)
+def customer(browser: Browser, shop: str, windows: list[BrowserContext]) -> Iterator[Page]:
+    """The shop's page; it fetches from nowhere else, and its scripts raise nothing."""
     errors: list[str] = []
+    windows.append(browser.new_context(reduced_motion="reduce"))
+    page = windows[-1].new_page()
+    page.set_default_timeout(PATIENCE_SECONDS * 1000)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on(
         "request",
-        lambda request: None if request.url.startswith(url) else errors.append(request.url),
+        lambda request: None if request.url.startswith(shop) else errors.append(request.url),
     )
-    page.errors = errors  # type: ignore[attr-defined]
-    page.goto(url)
-    return page
+    page.goto(shop)
+    yield page
+    assert errors == []
 
 
 @pytest.fixture
@@ -236,3 +183,12 @@ def test_a_token_that_is_too_old_follows_nothing(customer: Page, phones: Page, e
     expect(told(customer, "We do not know how it ended")).to_be_visible()
     customer.get_by_role("button", name="New payment").click()
     expect(customer.get_by_label("Phone")).to_be_focused()
+
+
+@pytest.mark.parametrize("name", screenshots.CHECKOUTS)
+def test_the_pictures_of_the_readme_can_be_taken_anew(browser, tmp_path: Path, name):
+    """`python -m tests.browser` takes them; those that are kept are small, and of the same size."""
+    screenshots.take_checkout(browser, name, tmp_path)
+    taken, kept = (folder / f"checkout-{name}.png" for folder in (tmp_path, DOCS))
+    assert kept.stat().st_size < IMAGE_BYTES_MAX
+    assert taken.read_bytes()[:24] == kept.read_bytes()[:24]  # a PNG, its width and height
