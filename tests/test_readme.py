@@ -15,6 +15,7 @@ import anyio
 import httpx
 import looptime
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -89,6 +90,16 @@ async def follow_a_customer(app: Any, ledger: Ledger) -> None:
     assert '"state": "completed"' in stream.text
 
 
+async def follow_a_customer_of_aiohttp(app: Any, ledger: Ledger) -> None:
+    """The same, over a socket."""
+    async with TestClient(TestServer(app)) as browser:
+        answer = await browser.post("/pay", json={"id": 12345, "phone": "0746990866"})
+        assert answer.status == 202
+        stream = await browser.get(f"/paynexus/events/{(await answer.json())['token']}")
+        assert '"state": "completed"' in await stream.text()
+    assert ledger.prompts[0].description == "Order #12345"
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda b: f"line-{b.line}")
 def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeypatch):
     """As a user would paste it, `paynexus` being an open client."""
@@ -110,6 +121,8 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeyp
                 assert "No prompt was sent" in await checkout(paynexus, order)
             if app := namespace.get("app"):
                 await follow_a_customer(app, ledger)
+            if shop := namespace.get("shop"):
+                await follow_a_customer_of_aiohttp(shop, ledger)
             if resolve := namespace.get("resolve"):
                 assert await resolve(paynexus, lost()) is None
                 assert "none so far: PayNexus lists no payment" in capsys.readouterr().out
