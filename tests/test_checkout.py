@@ -557,3 +557,17 @@ async def test_what_the_merchant_raises_is_not_acknowledged():
 
     with pytest.raises(OSError, match="away"):
         await checkout.take_event(Notified(), delivery(), on_event)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [lost(), ClientStateError("closed")], ids=repr)
+async def test_no_error_of_ours_acknowledges_a_delivery(error):
+    """Elsewhere these are answered with 202, for a customer who may still pay."""
+
+    async def on_event(client, event):
+        raise error
+
+    with pytest.raises(RuntimeError, match="comes again") as told:
+        await checkout.take_event(Notified(), delivery(), on_event)
+    assert told.value.__cause__ is error
+    assert not isinstance(told.value, PayNexusError)
