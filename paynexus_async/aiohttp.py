@@ -87,8 +87,8 @@ class Checkout:
         Raises:
             ConfigurationError: a secret is missing, blank or short, or a number out of range.
         """
-        secrets, secret = _given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
         # Hidden at once: an error reporter shows what a function was called with.
+        secrets, secret = _given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
         webhooks, webhook_secret = _given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
         self._tokens = _checkout.Tokens(
             [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
@@ -153,8 +153,9 @@ class Checkout:
 
     async def _webhook(self, request: web.Request) -> web.Response:
         body = await _body(request)
-        secrets = [one.reveal() for one in self._webhook_secrets]
-        event = parse_webhook(body, request.headers, secrets)
+        event = parse_webhook(
+            body, request.headers, [one.reveal() for one in self._webhook_secrets]
+        )
         paynexus = request.config_dict[PAYNEXUS]
         return _response(await _checkout.take_event(paynexus, event, self._on_event))
 

@@ -7,6 +7,7 @@ import json
 import socket
 import sys
 import time
+import traceback
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -369,6 +370,9 @@ async def test_a_delivery_that_the_merchant_could_not_take_comes_again(error: Ex
         (logged,) = [record for record in caplog.records if record.levelname == "ERROR"]
         assert logged.exc_info is not None
         assert error in {logged.exc_info[1], logged.exc_info[1].__cause__}
+        frames = traceback.walk_tb(logged.exc_info[2])
+        seen = [repr(value) for frame, _ in frames for value in frame.f_locals.values()]
+        assert WEBHOOK_SECRET not in "".join(seen)  # an error reporter shows local variables
 
 
 async def test_without_a_secret_there_is_no_webhook():
