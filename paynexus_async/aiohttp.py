@@ -28,9 +28,9 @@ try:
     from aiohttp_sse import sse_response
 
     from . import _checkout
-except ImportError as error:
-    msg = f"{error.name} is missing: pip install 'paynexus-async[aiohttp]'"
-    raise ImportError(msg, name=error.name) from error
+except ImportError as _error:
+    _msg = f"{_error.name} is missing: pip install 'paynexus-async[aiohttp]'"
+    raise ImportError(_msg, name=_error.name) from _error
 
 from .client import AsyncPayNexus
 from .exceptions import (

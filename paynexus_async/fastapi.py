@@ -30,9 +30,9 @@ try:
     from starlette.requests import ClientDisconnect
 
     from . import _checkout
-except ImportError as error:
-    msg = f"{error.name} is missing: pip install 'paynexus-async[fastapi]'"
-    raise ImportError(msg, name=error.name) from error
+except ImportError as _error:
+    _msg = f"{_error.name} is missing: pip install 'paynexus-async[fastapi]'"
+    raise ImportError(_msg, name=_error.name) from _error
 
 from .client import AsyncPayNexus
 from .exceptions import ClientStateError, PayNexusError, WebhookSignatureError

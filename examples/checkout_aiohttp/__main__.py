@@ -1,19 +1,19 @@
-"""`python -m examples.checkout_aiohttp`: the shop, and a PayNexus for it, on this machine."""
+"""`python -m examples.checkout_aiohttp [PORT]`: the shop, and a PayNexus for it, right here."""
 
 import os
 import secrets
+import sys
 import time
 
 from aiohttp import web
 
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
 
-PORT = 8000
-
 if __name__ == "__main__":
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
     ledger = Ledger(clock=time.time, plan="basic", seed=time.time_ns())
-    webhook = ledger.webhooks.register(f"http://127.0.0.1:{PORT}/paynexus/webhooks")
-    with SandboxServer(ledger, port=8765) as sandbox:
+    webhook = ledger.webhooks.register(f"http://127.0.0.1:{port}/paynexus/webhooks")
+    with SandboxServer(ledger) as sandbox:
         os.environ |= {
             "PAYNEXUS_BASE_URL": sandbox.url,
             "PAYNEXUS_SECRET_KEY": SECRET_KEY,
@@ -23,6 +23,6 @@ if __name__ == "__main__":
         }
         from .app import create_app  # the shop finds its keys
 
-        print(f"The shop:   http://127.0.0.1:{PORT}/")
+        print(f"The shop:   http://127.0.0.1:{port}/")
         print(f"The phones: {sandbox.page_url}  (the PIN is 1234)", flush=True)
-        web.run_app(create_app(), host="127.0.0.1", port=PORT, print=None)
+        web.run_app(create_app(), host="127.0.0.1", port=port, print=None)

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[1] / "checkout_page"
 
 async def hand_over(paynexus: AsyncPayNexus, event: WebhookEvent) -> None:
     """Act on a delivery, which may come twice: on what is true, not on what it says."""
-    if event.reference is not None and event.is_about_a_payment:
+    if event.name == "payment.completed" and event.reference is not None:
         payment = await paynexus.get_payment_status(event.reference)
         if payment.succeeded:
             print("paid:", payment.receipt, flush=True)
