@@ -391,7 +391,7 @@ async def test_secrets_rotate():
 @pytest.mark.parametrize(
     "options",
     [
-        {"secret": "short"},
+        {"secret": SECRET[:31]},
         {"secret": []},
         {"webhook_secret": ""},
         {"webhook_secret": []},
