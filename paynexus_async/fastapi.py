@@ -149,7 +149,7 @@ class Checkout:
         _logger.log(
             logging.ERROR if is_ours else logging.WARNING,
             "%s is answered with %d: %s",
-            request.scope["route"].path,
+            getattr(request.scope.get("route"), "path", "a request"),  # a URL holds a token
             answer.status,
             error.message,
             exc_info=error if is_ours else None,

@@ -241,6 +241,20 @@ async def test_errors_are_problems(server, caplog, answer, expected, code):
         assert told.headers["retry-after"] == "7"
 
 
+async def test_an_error_outside_of_all_routes_is_answered_too(server, caplog):
+    """Of an application that is mounted, for instance."""
+    app, _ = shop(server)
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        raise ConfigurationError("sk_live_abc")
+
+    app.mount("/other", mounted)
+    async with running(app) as browser:
+        answer = await browser.get("/other/")
+    assert (answer.status_code, answer.json()["code"]) == (500, "our-fault")
+    assert "is answered with 500" in caplog.text
+
+
 async def test_without_handlers_an_error_goes_through(server):
     """They are installed by whoever wants them."""
     checkout = Checkout(SECRET, client=server.client)
@@ -403,8 +417,12 @@ async def test_a_delivery_that_is_too_large_is_not_kept(server, notified):
 
     async with running(app) as shop_:
         answer = await shop_.post("/paynexus/webhooks", content=endless())
-    assert answer.status_code == 413
-    assert len(sent) <= BODY_BYTES_MAX // 65_536 + 2
+        assert answer.status_code == 413
+        assert len(sent) <= BODY_BYTES_MAX // 65_536 + 2
+        sent.clear()
+        declared = {"Content-Length": str(BODY_BYTES_MAX + 1)}
+        answer = await shop_.post("/paynexus/webhooks", content=endless(), headers=declared)
+    assert (answer.status_code, sent) == (413, [])
 
 
 async def test_a_delivery_that_breaks_off_is_not_believed(server, notified):
