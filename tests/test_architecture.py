@@ -36,7 +36,8 @@ LAYERS = [
     {"_resolver"},
     {"client"},
     {"__init__"},
-    {"telemetry"},
+    {"telemetry", "_checkout"},
+    {"aiohttp", "fastapi"},
     {"sandbox"},
     {"cli"},
     {"__main__"},
@@ -46,12 +47,15 @@ ONE_HOME = {
     "tenacity": {"_retry"},
     "httpx": {"_transport", "cli", "sandbox"},
     "httpcore": set(),
-    "aiohttp": {"_readers"},
+    "aiohttp": {"_readers", "aiohttp"},
+    "aiohttp_sse": {"aiohttp"},
     "pyreqwest": {"_readers"},
     "cattrs": {"_convert"},
     "phonenumbers": {"phone"},
-    "fastapi": {"sandbox"},
-    "starlette": {"sandbox"},
+    "cryptography": {"_checkout"},
+    "fastapi": {"fastapi", "sandbox"},
+    "starlette": {"fastapi", "sandbox"},
+    "sse_starlette": {"fastapi"},
     "uvicorn": {"sandbox"},
     "pydantic": {"sandbox"},
     "cyclopts": {"cli"},
@@ -176,7 +180,8 @@ def test_importing_the_package_loads_no_extra():
     assert "paynexus_async" in loaded
     assert not set(loaded) & {
         "fastapi", "starlette", "uvicorn", "pydantic", "cyclopts", "trio", "pytest",
-        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "opentelemetry",
+        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "cryptography", "sse_starlette",
+        "aiohttp_sse", "opentelemetry",
     }  # fmt: skip
     assert not [name for name in loaded if name.startswith("paynexus_async.cli")]
 
