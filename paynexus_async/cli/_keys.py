@@ -1,0 +1,51 @@
+"""Keys as the environment holds them: what is wrong with one, without a letter of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .. import ConfigurationError
+from .._wire import Keys, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["KEY_VARIABLES", "doubt", "kind_of", "problem"]
+
+KEY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "PAYNEXUS_SECRET_KEY": ("sk_", "sb_"),
+    "PAYNEXUS_PUBLIC_KEY": ("pk_", "sb_"),
+}
+"""The variables, and how a key in each begins, as far as PayNexus says."""
+_ENDS_OF_COPYING: Final = "'\"`…"
+
+
+def kind_of(key: str) -> str:
+    """Return `sk_`, `pk_` or `sb_`; nothing for another beginning."""
+    return Secret(key).kind
+
+
+def problem(variable: str, key: str) -> str:
+    """Return why the client refuses what a variable holds; nothing if it takes it."""
+    is_secret = variable == "PAYNEXUS_SECRET_KEY"
+    try:
+        Keys.of(key if is_secret else None, None if is_secret else key)
+    except ConfigurationError as error:
+        argument = "secret_key" if is_secret else "public_key"
+        return str(error).replace(argument, variable)
+    return ""
+
+
+def doubt(variable: str, key: str) -> str:
+    """Return why what a variable holds is hardly a key, though it could be sent as one.
+
+    Not a refusal: a beginning that is not known here may be a kind of tomorrow's.
+    """
+    if not key or problem(variable, key):
+        return ""
+    if key[0] in _ENDS_OF_COPYING or key[-1] in _ENDS_OF_COPYING:
+        return f"{variable} has a quotation mark or dots at its beginning or end"
+    if not kind_of(key):
+        kinds = " or ".join(f"{kind}…" for kind in KEY_VARIABLES[variable])
+        return f"{variable} does not look like a key of PayNexus's: those begin with {kinds}"
+    return ""
