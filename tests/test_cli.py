@@ -8,16 +8,14 @@ import runpy
 import sys
 import time
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import anyio
 import httpx
-import looptime
 import pytest
 
 from paynexus_async import PaymentStatus, cli
-from paynexus_async.cli import _commands, _sandbox, _session
+from paynexus_async.cli import _commands, _sandbox
 from paynexus_async.cli._outcome import Exit, exit_of_error, exit_of_payment
 from paynexus_async.cli._report import JsonReport, PlainReport, document_of, line_of
 from paynexus_async.exceptions import ClientStateError
@@ -30,55 +28,9 @@ from paynexus_async.sandbox import (
     Request,
     Scenario,
     Step,
-    create_app,
 )
 
-EPOCH = 1_769_498_238.0
-
-
-def tick() -> float:
-    try:
-        return EPOCH + anyio.current_time()
-    except anyio.NoEventLoopError:
-        return EPOCH
-
-
-class Shell:
-    """Runs commands against a sandbox in process, on a clock that jumps."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.ledger = Ledger(clock=tick)
-        self.transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app=create_app(self.ledger))
-        self.capsys = capsys
-
-    def http_client(self, report: Any) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(transport=self.transport)
-
-        async def count(request: httpx.Request) -> None:
-            report.calls += 1
-
-        client.event_hooks = {"request": [count]}
-        return client
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(arguments)
-        out, err = self.capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else -1), out, err
-
-    def json(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-        code, out, _ = self(*arguments, "--json")
-        return code, [json.loads(line) for line in out.splitlines()]
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    shell = Shell(capsys)
-    monkeypatch.setattr(_session, "http_client", shell.http_client)
-    run = partial(anyio.run, backend_options={"loop_factory": looptime.new_event_loop})
-    monkeypatch.setattr(_commands.anyio, "run", run)
-    return shell
+from .shell import EPOCH, Shell
 
 
 @pytest.mark.parametrize(

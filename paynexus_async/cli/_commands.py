@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path  # noqa: TC003  # the annotations are read when a command runs
 from typing import Annotated, Final, NoReturn
 
@@ -209,10 +210,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command, and return its exit code."""
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False)
-    except (CycloptsError, InvalidRequestError, ConfigurationError) as error:
-        print(f"paynexus: {error}\nTry: paynexus --help", file=sys.stderr)
+    except CycloptsError as error:
+        known = [*takewhile(lambda word: not word.startswith("-"), arguments)][:1]
+        command = " ".join(["paynexus", *(word for word in known if word in app)])
+        print(f"paynexus: {error}\nTry: {command} --help", file=sys.stderr)
         return Exit.USAGE
-    except ImportError as error:
+    except (ConfigurationError, ImportError, InvalidRequestError) as error:
         print(f"paynexus: {error}", file=sys.stderr)
         return Exit.USAGE
     except Unfinished as end:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from ._outcome import Exit
@@ -30,7 +29,7 @@ _STYLES: Final = {
     "cancelled": "bold yellow",
     "expired": "bold yellow",
 }
-_WORDS_SHOWN_MAX: Final = 60
+_PIPED_CHARACTERS_MAX: Final = 200
 
 
 class Tally:
@@ -61,21 +60,20 @@ class Tally:
         codes = [_OF_ERROR.get(kind, Exit.ERROR) for kind in self.errors]
         return max(codes, default=Exit.COMPLETED)
 
-    def print(self, title: str, *, file_of_errors: Console | None = None) -> None:
+    def print(self, title: str) -> None:
         """Print it as a table, where errors go."""
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="ellipsis", no_wrap=True)
-        for status, count in self.statuses.most_common():
-            table.add_row(f"{count:,}", Text(status, style=_STYLES.get(status, "cyan")))
-        for kind, count in self.errors.most_common():
-            words = self._says[kind]
-            words = f"such as: {words}" if count > 1 else words
-            table.add_row(f"{count:,}", Text(kind, style="red"), Text(words, style="dim"))
-        console = file_of_errors or Console(stderr=True, highlight=False)
-        if self.total:
-            console.print(table)
+        console = Console(stderr=True, highlight=False)
+        rows = [(one, n, "", _STYLES.get(one, "cyan")) for one, n in self.statuses.most_common()]
+        for kind, n in self.errors.most_common():
+            rows.append((kind, n, f"{'such as: ' if n > 1 else ''}{self._says[kind]}", "red"))
+        width = console.width if console.is_terminal else _PIPED_CHARACTERS_MAX
+        digits = max((len(f"{n:,}") for _, n, *_ in rows), default=0)
+        letters = max((len(name) for name, *_ in rows), default=0)
+        for name, n, words, style in rows:
+            name = name.ljust(letters) if words else name
+            line = Text.assemble(f"{n:>{digits},}  ", (name, style), (f"  {words}".rstrip(), "dim"))
+            line.truncate(width, overflow="ellipsis")
+            console.print(line, soft_wrap=True)
         console.print(Text(title, style="bold"), soft_wrap=True)
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 
@@ -27,7 +27,7 @@ from .._discreet import quoted
 from ._report import word_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from .. import PaymentResult
 
@@ -36,6 +36,7 @@ __all__ = ["OutputForm", "Row", "Rows", "rows_to"]
 OutputForm = Literal["csv", "jsonl"]
 
 _SUFFIXES: Final[dict[str, OutputForm]] = {".jsonl": "jsonl", ".ndjson": "jsonl"}
+_ERROR_CHARACTERS_MAX: Final = 300
 _FORMULA: Final = ("=", "+", "-", "@")
 _JSON_BEGINS: Final = b'{"item": "'
 
@@ -90,28 +91,30 @@ _HEADER: Final = ",".join(FIELDS).encode() + b"\n"
 class Rows:
     """Rows on their way to a file or to standard output; each is there as soon as it is written."""
 
-    def __init__(self, stream: IO[str], form: OutputForm, done: list[Row]) -> None:
+    def __init__(
+        self, put: Callable[[str], None], form: OutputForm, *, is_new: bool, done: Sequence[Row]
+    ) -> None:
         """Go on behind those that are there.
 
         Args:
-            stream: where they go.
+            put: writes text, at once.
             form: how.
+            is_new: whether the names of a table's columns are still to be written.
             done: rows of an earlier run that stay.
         """
         self.done = done
-        self._stream = stream
+        self._put = put
         self._form = form
+        self._head = _HEADER.decode() if is_new and form == "csv" else ""
 
     def write(self, row: Row) -> None:
-        """Write a row."""
-        self._stream.write(_line_of(row, self._form))
-        self._stream.flush()
+        """Write a row.
 
-    def begin(self) -> None:
-        """Write the names of a table's columns."""
-        if self._form == "csv":
-            self._stream.write(_HEADER.decode())
-            self._stream.flush()
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._put(self._head + _line_of(row, self._form))
+        self._head = ""
 
 
 @contextmanager
@@ -131,21 +134,27 @@ def rows_to(
     """
     form = form or _SUFFIXES.get(out.suffix.lower() if out else "", "csv")
     if out is None:
-        rows = Rows(sys.stdout, form, [])
-        rows.begin()
-        yield rows
+        yield Rows(_print, form, is_new=True, done=())
         return
     try:
         is_new, done = _prepared(out, form, resume=resume, stays=stays)
-        stream = out.open("a", encoding="utf-8", newline="")
+        file = out.open("ab", buffering=0)
     except OSError as error:
         msg = f"cannot write {out}: {error.strerror}"
         raise InvalidRequestError(msg) from error
-    with stream:
-        rows = Rows(stream, form, done)
-        if is_new:
-            rows.begin()
-        yield rows
+
+    def put(text: str) -> None:
+        left = memoryview(text.encode())
+        while left:
+            left = left[file.write(left) :]
+
+    with file:
+        yield Rows(put, form, is_new=is_new, done=done)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _prepared(
@@ -154,7 +163,7 @@ def _prepared(
     """Return whether nothing is in a file yet, and what stays in it."""
     if not out.exists() or not stat.S_ISREG(out.stat().st_mode) or not out.stat().st_size:
         return True, []
-    if not resume and not _is_bare(out):  # of a run that ended before its first row
+    if not resume:
         msg = (
             f"{out} has something in it: go on with it with --resume, or name another file; "
             "nothing is ever overwritten"
@@ -162,11 +171,6 @@ def _prepared(
         raise InvalidRequestError(msg)
     done = _kept(out.resolve(), form, stays)
     return not out.stat().st_size, done  # even the first line may have been cut
-
-
-def _is_bare(out: Path) -> bool:
-    with out.open("rb") as start:
-        return start.read(len(_HEADER) + 1) == _HEADER
 
 
 def _kept(out: Path, form: OutputForm, stays: Callable[[Row], bool]) -> list[Row]:
@@ -266,4 +270,7 @@ def _exact(amount: int | Decimal | None) -> int | str | None:
 
 
 def _told(error: PayNexusError) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        words if len(words) <= _ERROR_CHARACTERS_MAX else words[: _ERROR_CHARACTERS_MAX - 1] + "…"
+    )
