@@ -29,9 +29,12 @@ from .. import (
 )
 from . import _session
 from ._bulk import CODES, Unfinished, check, wait_all
+from ._doctor import CODES as CODES_OF_DOCTOR
+from ._doctor import doctor
 from ._outcome import Exit, exit_of_error, exit_of_payment
 from ._report import JsonReport, PlainReport, Report
 from ._session import SANDBOX_PORT, Where, hint
+from ._webhooks import webhooks
 
 __all__ = ["app", "run"]
 
@@ -204,6 +207,13 @@ def demo(*, speed: float = 10.0, json: Annotated[bool, Parameter(negative="")] =
     from ._sandbox import demonstrate  # a web framework: only when it is asked for
 
     return anyio.run(demonstrate, speed, _report(json=json))
+
+
+app.command(webhooks)
+app.command(doctor, help_epilogue=f"{_KEYS}\n{CODES_OF_DOCTOR}")
+app.register_install_completion_command(
+    help="Let the shell complete commands and options: bash, zsh, fish or PowerShell."
+)
 
 
 def run(arguments: Sequence[str]) -> int:

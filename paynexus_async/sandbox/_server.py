@@ -21,13 +21,30 @@ if TYPE_CHECKING:
     from ._events import Events
     from ._faults import Faults
 
-__all__ = ["SandboxServer"]
+__all__ = ["SandboxServer", "listening_socket"]
 
 _STOP_SECONDS_MAX: Final = 10.0
 _PORT_MAX: Final = 65_535
 
 # Without any handler, Python prints uvicorn's warnings (a client's garbage) among a test's output.
 logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Listen on an address; 0 takes a free port.
+
+    Raises:
+        OSError: the port is taken, or is none; the message names it.
+    """
+    if not 0 <= port <= _PORT_MAX:  # the socket would raise OverflowError, and leak
+        msg = f"cannot listen on {host}:{port}: ports go from 0 to {_PORT_MAX}"
+        raise OSError(errno.EINVAL, msg)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        msg = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise OSError(error.errno, msg) from error
 
 
 class _Server(uvicorn.Server):
@@ -120,15 +137,7 @@ class SandboxServer:
         if self._socket is not None:
             msg = f"the sandbox is running already, on {self.url}"
             raise RuntimeError(msg)
-        host, port = self._address
-        if not 0 <= port <= _PORT_MAX:  # the socket would raise OverflowError, and leak
-            msg = f"cannot listen on {host}:{port}: ports go from 0 to {_PORT_MAX}"
-            raise OSError(errno.EINVAL, msg)
-        try:
-            self._socket = socket.create_server((host, port))
-        except OSError as error:
-            msg = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise OSError(error.errno, msg) from error
+        self._socket = listening_socket(*self._address)
         app = create_app(self.ledger)
         config = uvicorn.Config(
             app,
