@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import time
 from decimal import Decimal
@@ -493,7 +495,19 @@ def test_help_names_every_command_and_the_exit_codes(shell: Shell):
     """A person finds their way."""
     code, out, _ = shell("--help")
     assert code == 0
-    for word in ("pay", "wait", "status", "validate-phone", "sandbox", "demo", "7 unknown"):
+    for word in (
+        "pay",
+        "wait",
+        "status",
+        "validate-phone",
+        "sandbox",
+        "demo",
+        "7 unknown",
+        "check",
+        "wait-all",
+        "webhooks",
+        "doctor",
+    ):
         assert word in out
     assert (
         shell("--version")[1].strip() == cli._commands.__version__
@@ -501,6 +515,40 @@ def test_help_names_every_command_and_the_exit_codes(shell: Shell):
         else True
     )
     assert "Whole KES" in shell("pay", "--help")[1]
+
+
+def test_a_shell_completes_commands_and_their_options(tmp_path):
+    """Bash, with what --install-completion puts into a home."""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "paynexus_async", "--install-completion", "--shell", "bash"]
+    subprocess.run(command, env=home, check=True, stdout=subprocess.DEVNULL)
+    words = """
+source "$HOME/.bashrc"
+complete -p paynexus
+asked() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _paynexus; echo "${COMPREPLY[@]}"; }
+asked paynexus ""
+asked paynexus webhooks ""
+asked paynexus check --re
+asked paynexus check orders.csv --to ""
+"""
+    bash = subprocess.run(
+        ["bash", "-c", words], env=home, check=True, capture_output=True, text=True
+    )
+    _, commands, *rest = bash.stdout.splitlines()
+    expected = [
+        "check",
+        "demo",
+        "doctor",
+        "pay",
+        "sandbox",
+        "status",
+        "validate-phone",
+        "wait",
+        "wait-all",
+        "webhooks",
+    ]
+    assert sorted(commands.split()) == expected
+    assert rest == ["listen send", "--resume", "csv jsonl"]
 
 
 def test_as_a_module_it_is_the_same_command(monkeypatch, capsys):

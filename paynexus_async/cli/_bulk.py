@@ -93,7 +93,7 @@ _WHERE: Final = _session.Where()
 
 
 def check(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     sheets: Annotated[Sheets, Parameter(name="*")] = _SHEETS,
@@ -114,11 +114,11 @@ def check(
     ) -> AsyncGenerator[PaymentResult, None]:
         return paynexus.check_payments(names, progress=bar.tell)
 
-    return _Run("checking", sheets, where, begin, _is_answered)(file)
+    return _Run("checking", sheets, where, begin, _is_answered)(str(file))
 
 
 def wait_all(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     /,
     *,
     max_wait: float = 120.0,
@@ -143,7 +143,7 @@ def wait_all(
     ) -> AsyncGenerator[PaymentResult, None]:
         return paynexus.wait_many(names, max_wait=max_wait, progress=bar.tell)
 
-    return _Run("waiting for", sheets, where, begin, _has_ended)(file)
+    return _Run("waiting for", sheets, where, begin, _has_ended)(str(file))
 
 
 def _is_answered(row: Row) -> bool:

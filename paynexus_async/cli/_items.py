@@ -91,8 +91,8 @@ def read_items(source: str, form: InputForm | None, column: str | None) -> Items
 def _bytes_of(source: str) -> bytes:
     if source == "-":
         return sys.stdin.buffer.read()
-    if source.startswith("-"):
-        _refuse(f"there is no option {source}, nor a file: of one with such a name, say ./{source}")
+    if source.startswith("-") and not Path(source).exists():
+        _refuse(f"there is no option {source}, and no file of that name")
     try:
         return Path(source).read_bytes()
     except OSError as error:

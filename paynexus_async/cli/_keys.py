@@ -37,12 +37,10 @@ def problem(variable: str, key: str) -> str:
 
 
 def doubt(variable: str, key: str) -> str:
-    """Return why what a variable holds is hardly a key, though it could be sent as one.
+    """Return why a key that the client takes is hardly one of PayNexus's; nothing if it may be.
 
     Not a refusal: a beginning that is not known here may be a kind of tomorrow's.
     """
-    if not key or problem(variable, key):
-        return ""
     if key[0] in _ENDS_OF_COPYING or key[-1] in _ENDS_OF_COPYING:
         return f"{variable} has a quotation mark or dots at its beginning or end"
     if not kind_of(key):

@@ -82,7 +82,8 @@ async def client(
 
 def _say_doubts() -> None:
     for variable in KEY_VARIABLES:
-        if words := doubt(variable, os.environ.get(variable, "")):
+        key = os.environ.get(variable)
+        if key and (words := doubt(variable, key)):
             print(f"paynexus: {words}. `paynexus doctor` looks closer.", file=sys.stderr)
 
 

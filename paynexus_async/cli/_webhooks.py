@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsons
 import time
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import httpx
 from cyclopts import App, Parameter
@@ -12,6 +13,7 @@ from cyclopts import App, Parameter
 from .. import ConfigurationError, InvalidRequestError
 from .._discreet import quoted
 from ..phone import normalize_phone
+from ._listener import Heard, Listener
 from ._outcome import Exit
 
 __all__ = ["webhooks"]
@@ -68,8 +70,11 @@ def listen(
     known = _known(secret)
     if forward is not None:
         _check_url("--forward", forward)
-    from ._listener import Heard, Listener  # a web server: only when it is asked for
-    from ._serving import serve
+    try:
+        from ..sandbox._server import serve
+    except ImportError as error:
+        msg = f"{error.name} is missing: pip install 'paynexus-async[cli,sandbox]'"
+        raise ImportError(msg, name=error.name) from error
 
     count = {True: 0, False: 0}
 
@@ -82,7 +87,11 @@ def listen(
         if not json:
             print(f"Listening on {url}{goes}. Ctrl-C stops.", flush=True)
 
-    serve(Listener(known, tell, forward), host=host, port=port, began=began)
+    try:
+        serve(Listener(known, tell, forward), host=host, port=port, began=began)
+    except OSError as error:
+        msg = f"{error.strerror}; choose another with --port"
+        raise InvalidRequestError(msg) from error
     if not json:
         print(f"stopped: {count[True]:,} acknowledged, {count[False]:,} not", flush=True)
     return Exit.COMPLETED
@@ -165,8 +174,8 @@ def _known(secret: str | None) -> str:
 
 def _check_url(name: str, url: str) -> None:
     try:
-        parts = httpx.URL(url)
-        is_one = parts.scheme in {"http", "https"} and bool(parts.host)
+        parts = urlsplit(url)
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname and httpx.URL(url).host)
     except (httpx.InvalidURL, ValueError):
         is_one = False
     if not is_one:
@@ -201,7 +210,7 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> tuple[int | None, s
         ):
             said = next(response.iter_bytes(_ANSWER_BYTES_SHOWN_MAX), b"")
             return response.status_code, quoted(said.decode("utf-8", "replace"))
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ValueError) as error:  # of hosts that are no names, idna's
         return None, quoted(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
