@@ -13,6 +13,7 @@ import anyio
 import httpx
 import pytest
 
+from paynexus_async._wire import Secret
 from paynexus_async.cli import _doctor
 from paynexus_async.cli._keys import doubt, problem
 from paynexus_async.sandbox import Fault, Ledger, SandboxServer, create_app
@@ -107,7 +108,7 @@ def test_each_key_is_judged_and_none_is_shown(
 
 def _doubtful(key: str, is_secret: bool) -> bool:
     variable = "PAYNEXUS_SECRET_KEY" if is_secret else "PAYNEXUS_PUBLIC_KEY"
-    return bool(problem(variable, key) or doubt(variable, key))
+    return bool(problem(variable, Secret(key)) or doubt(variable, Secret(key)))
 
 
 @pytest.mark.parametrize(
@@ -209,13 +210,13 @@ def test_a_name_that_is_not_found_is_told(clinic: Shell, monkeypatch):
         raise OSError(message)
 
     monkeypatch.setattr(anyio, "getaddrinfo", unresolved)
-    monkeypatch.setenv("https_proxy", "http://user:password@proxy:3128")
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     clinic.transport = httpx.MockTransport(refuse)
     code, found = findings(clinic)
     assert code == 1
     assert "the name paynexus.co.ke is not found: Name or service" in found["network"]["words"]
     assert "HTTPS_PROXY in the environment: ignored" in found["proxy"]["words"]
-    assert "password" not in str(found)
+    assert "proxy.example" not in str(found)
 
 
 def test_without_keys_the_network_is_looked_at_without_a_call(shell: Shell, monkeypatch):

@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from paynexus_async import parse_webhook
+from paynexus_async._wire import Secret
 from paynexus_async.cli import _webhooks, main
 from paynexus_async.cli._listener import Heard, Listener
 from paynexus_async.sandbox import Ledger, Request, SandboxServer, _server
@@ -76,7 +77,7 @@ def deliver(
 ) -> tuple[httpx.Response, Heard]:
     """Hand a delivery to a listener in process."""
     told: list[Heard] = []
-    listener = Listener(SECRET, told.append, forward)
+    listener = Listener(Secret(SECRET), told.append, forward)
     headers = signed_headers(body, secret, now=time.time()) if headers is None else headers
 
     async def send() -> httpx.Response:
@@ -107,7 +108,7 @@ def test_a_signed_delivery_is_acknowledged_as_documented():
 @pytest.mark.parametrize(
     ("request_", "code", "words"),
     [
-        ({"secret": "whsec_other"}, 401, "not that of any secret"),
+        ({"secret": "another"}, 401, "not that of any secret"),
         ({"headers": {}}, 401, "has no signature"),
         ({"headers": signed_headers(BODY, SECRET, now=0.0)}, 401, "is not within 300 s"),
         ({"headers": [*signed_headers(BODY, SECRET, now=time.time()).items(), ("X-PayNexus-Signature", "x")]}, 401, "not that of any secret"),
@@ -170,6 +171,11 @@ def test_what_the_application_does_not_take_is_not_acknowledged():
 # --- The commands
 
 
+@pytest.fixture(autouse=True)
+def _secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", SECRET)
+
+
 def run(capsys: Any, *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as caught:
         main(["webhooks", *arguments])
@@ -181,16 +187,16 @@ def run(capsys: Any, *arguments: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("listen",), "set PAYNEXUS_WEBHOOK_SECRET"),
+        (("listen", "--secret", ""), "set PAYNEXUS_WEBHOOK_SECRET"),
         (("listen", "--secret", " "), "set PAYNEXUS_WEBHOOK_SECRET"),
-        (("listen", "--secret", SECRET, "--forward", "shop"), "--forward must be a URL"),
-        (("listen", "--secret", SECRET, "--port", "99999"), "ports go from 0 to 65535; choose another with --port"),
-        (("listen", "--secret", SECRET, "--host", "2001:db8::1", "--port", "0"), "cannot listen on 2001:db8::1:0"),
-        (("send", "http://127.0.0.1:1/"), "set PAYNEXUS_WEBHOOK_SECRET"),
-        (("send", "127.0.0.1:1", "--secret", SECRET), "the endpoint must be a URL"),
-        (("send", "http://[", "--secret", SECRET), "the endpoint must be a URL"),
-        (("send", "http://127.0.0.1:1/", "--secret", SECRET, "--phone", "12"), "phone is not"),
-        (("send", "http://127.0.0.1:1/", "--secret", SECRET, "--event", "x"), "Choose from"),
+        (("listen", "--forward", "shop"), "--forward must be a URL"),
+        (("listen", "--port", "99999"), "ports go from 0 to 65535; choose another with --port"),
+        (("listen", "--host", "2001:db8::1", "--port", "0"), "cannot listen on 2001:db8::1:0"),
+        (("send", "http://127.0.0.1:1/", "--secret", ""), "set PAYNEXUS_WEBHOOK_SECRET"),
+        (("send", "127.0.0.1:1"), "the endpoint must be a URL"),
+        (("send", "http://["), "the endpoint must be a URL"),
+        (("send", "http://127.0.0.1:1/", "--phone", "12"), "phone is not"),
+        (("send", "http://127.0.0.1:1/", "--event", "x"), "Choose from"),
     ],
 )  # fmt: skip
 def test_wrong_usage_is_two(capsys, arguments, words):
@@ -205,7 +211,7 @@ def test_a_taken_port_is_told(capsys):
     """With a way out."""
     with SandboxServer(Ledger(clock=time.time)) as server:
         port = str(httpx.URL(server.url).port)
-        code, _, err = run(capsys, "listen", "--secret", SECRET, "--port", port)
+        code, _, err = run(capsys, "listen", "--port", port)
     assert code == 2
     assert "choose another with --port" in err
 
@@ -213,7 +219,6 @@ def test_a_taken_port_is_told(capsys):
 @pytest.mark.parametrize("as_json", [False, True])
 def test_it_listens_until_ctrl_c(capsys, monkeypatch, as_json):
     """On a real socket of this machine; what the sandbox tells comes in."""
-    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", SECRET)
     began: list[str] = []
     serve = _server.serve
 
@@ -273,7 +278,7 @@ def test_a_missing_server_is_named(capsys, monkeypatch):
     """With the command that installs it."""
     monkeypatch.delitem(sys.modules, "paynexus_async.sandbox._server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    code, _, err = run(capsys, "listen", "--secret", SECRET)
+    code, _, err = run(capsys, "listen")
     assert code == 2
     assert "uvicorn is missing: pip install 'paynexus-async[cli,sandbox]'" in err
 
@@ -292,7 +297,7 @@ def test_what_is_sent_is_what_the_sandbox_would_send(capsys, event, status):
         "0746990866",
     )
     with application() as (url, got):
-        code, out, _ = run(capsys, "send", url, "--secret", SECRET, *options)
+        code, out, _ = run(capsys, "send", url, *options)
     ((headers, body),) = got
     told = parse_webhook(body, headers, SECRET)
     assert (code, out) == (0, "200  ok\nAcknowledged.\n")
@@ -321,8 +326,8 @@ def test_what_is_sent_is_what_the_sandbox_would_send(capsys, event, status):
 def test_an_endpoint_is_judged_by_what_it_should_do(capsys, status, options, code, words):
     """For a script: 0 where it did."""
     with application(status) as (url, got):
-        ended, out, _ = run(capsys, "send", url, "--secret", SECRET, *options)
-        again = run(capsys, "send", url, "--secret", SECRET, "--json", *options)
+        ended, out, _ = run(capsys, "send", url, *options)
+        again = run(capsys, "send", url, "--json", *options)
     assert (ended, words in out) == (code, True)
     document = json.loads(again[1])
     assert (again[0], document["status_code"], document["as_it_should"]) == (
@@ -340,11 +345,19 @@ def test_an_endpoint_is_judged_by_what_it_should_do(capsys, status, options, cod
         assert (age > 3_000) == ("--stale" in options)
 
 
+def test_the_secret_may_stand_in_the_command(capsys):
+    """Before that of the environment."""
+    with application() as (url, got):
+        run(capsys, "send", url, "--secret", "another")
+    ((headers, body),) = got
+    assert parse_webhook(body, headers, "another").name == "payment.completed"
+
+
 def test_an_endpoint_that_is_not_there_is_told(capsys):
     """What was tried, and what to look at."""
     with application() as (url, _):
         pass
-    code, out, _ = run(capsys, "send", url, "--secret", SECRET)
+    code, out, _ = run(capsys, "send", url)
     assert code == 1
     assert out.startswith("---  ConnectError")
     assert "is the endpoint running there?" in out

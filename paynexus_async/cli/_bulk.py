@@ -135,7 +135,8 @@ def wait_all(
     file
         References or checkout request ids: one a line, CSV, or JSON lines; - for standard input.
     max_wait
-        Seconds to wait for each.
+        Seconds to wait for each; all at once, so they share the calls of the quota. Of thousands
+        that have ended by now, check tells more.
     """
 
     def begin(

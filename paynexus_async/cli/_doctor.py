@@ -34,10 +34,10 @@ from .. import (
     __version__,
 )
 from .._discreet import quoted
-from .._wire import check_base_url, date_of, rate_limits
+from .._wire import Secret, check_base_url, date_of, rate_limits
 from ..client import BASE_URL
 from . import _session
-from ._keys import KEY_VARIABLES, doubt, kind_of, problem
+from ._keys import KEY_VARIABLES, doubt, key_in, problem
 from ._outcome import Exit
 from ._progress import duration
 
@@ -163,12 +163,12 @@ class _Examination:
     def _add(self, name: str, state: State, words: str, advice: str = "") -> None:
         self.findings.append(Finding(name, state, words, advice))
 
-    def _keys(self) -> dict[str, str]:
+    def _keys(self) -> dict[str, Secret]:
         """Look at each key, and return those that may be sent."""
-        usable: dict[str, str] = {}
+        usable: dict[str, Secret] = {}
         for variable in KEY_VARIABLES:
-            key = os.environ.get(variable, "")
-            if not key:
+            key = key_in(variable)
+            if key is None:
                 continue
             if words := problem(variable, key):
                 self._add(
@@ -181,7 +181,7 @@ class _Examination:
                 advice = "It was not sent. Copy it anew from the PayNexus dashboard."
                 self._add(variable, State.WRONG, words.removeprefix(f"{variable} "), advice)
             else:
-                self._add(variable, State.FINE, f"is there, of the kind {kind_of(key)}…")
+                self._add(variable, State.FINE, f"is there, of the kind {key.kind}…")
                 usable[variable] = key
         set_ = [variable for variable in KEY_VARIABLES if os.environ.get(variable)]
         if not set_:
@@ -209,7 +209,7 @@ class _Examination:
         self._add("base URL", State.FINE, quoted(url) + ("" if is_real else " (not the real API)"))
         return url
 
-    async def _call(self, url: str, variable: str, key: str) -> None:
+    async def _call(self, url: str, variable: str, key: Secret) -> None:
         """Ask with one key whether a number is a phone's: documented, harmless, and one call."""
         sent_at = time.time()
         try:
@@ -233,14 +233,14 @@ class _Examination:
             self.findings += _clock(response, (sent_at + time.time()) / 2)
         self.findings.append(_quota(variable, response))
 
-    async def _validated(self, url: str, key: str) -> APIResponse:
+    async def _validated(self, url: str, key: Secret) -> APIResponse:
         """Make the call; a key for reading is all that it needs, whichever of the two it is."""
-        is_public = kind_of(key) == "pk_"
+        is_public = key.kind == "pk_"
         async with _session.http_client(self) as http:
             with _no_keys_around():
                 paynexus = AsyncPayNexus(
-                    None if is_public else key,
-                    key if is_public else None,
+                    None if is_public else key.reveal(),
+                    key.reveal() if is_public else None,
                     base_url=url,
                     timeout=self._where.timeout,
                     max_retries=0,
@@ -274,10 +274,10 @@ def _no_keys_around() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _sandbox_keys() -> dict[str, str]:
+def _sandbox_keys() -> dict[str, Secret]:
     from ..sandbox._engine import SECRET_KEY
 
-    return {"the sandbox's key": SECRET_KEY}
+    return {"the sandbox's key": Secret(SECRET_KEY)}
 
 
 def _versions() -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from ._report import document_of, line_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 
+    from .._wire import Secret
+
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
@@ -91,7 +93,7 @@ class Heard:
 class Listener:
     """An ASGI application that takes deliveries at any path."""
 
-    def __init__(self, secret: str, tell: Callable[[Heard], None], forward: str | None) -> None:
+    def __init__(self, secret: Secret, tell: Callable[[Heard], None], forward: str | None) -> None:
         """Listen.
 
         Args:
@@ -121,7 +123,7 @@ class Listener:
             return Heard(status_code=413, words=f"larger than {BODY_BYTES_MAX:,} bytes")
         event, words = None, ""
         try:
-            event = parse_webhook(body, _joined(scope["headers"]), self._secret)
+            event = parse_webhook(body, _joined(scope["headers"]), self._secret.reveal())
         except WebhookSignatureError as error:
             return Heard(status_code=401, words=str(error))
         except WebhookPayloadError as error:  # it is PayNexus's all the same

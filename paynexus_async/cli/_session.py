@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
@@ -12,7 +11,7 @@ import httpx
 from cyclopts import Parameter
 
 from .. import APIConnectionError, AsyncPayNexus, ConfigurationError, PayNexusError
-from ._keys import KEY_VARIABLES, doubt
+from ._keys import KEY_VARIABLES, doubt, key_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -82,7 +81,7 @@ async def client(
 
 def _say_doubts() -> None:
     for variable in KEY_VARIABLES:
-        key = os.environ.get(variable)
+        key = key_in(variable)
         if key and (words := doubt(variable, key)):
             print(f"paynexus: {words}. `paynexus doctor` looks closer.", file=sys.stderr)
 

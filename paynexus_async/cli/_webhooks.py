@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from .. import ConfigurationError, InvalidRequestError
 from .._discreet import quoted
+from .._wire import Secret
 from ..phone import normalize_phone
 from ._listener import Heard, Listener
 from ._outcome import Exit
@@ -28,7 +29,7 @@ webhooks = App(
     ),
 )
 
-Secret = Annotated[str | None, Parameter(env_var="PAYNEXUS_WEBHOOK_SECRET")]
+SecretOption = Annotated[str | None, Parameter(env_var="PAYNEXUS_WEBHOOK_SECRET")]
 Event = Literal["payment.completed", "payment.failed", "payment.initiated"]
 
 _STATUS: Final = {
@@ -43,7 +44,7 @@ _ANSWER_BYTES_SHOWN_MAX: Final = 2_000
 @webhooks.command
 def listen(
     *,
-    secret: Secret = None,
+    secret: SecretOption = None,
     port: int = 8000,
     host: str = "127.0.0.1",
     forward: str | None = None,
@@ -67,7 +68,7 @@ def listen(
     json
         Print one JSON object for each delivery.
     """
-    known = _known(secret)
+    known, secret = _known(secret), None  # an error reporter shows what a function is called with
     if forward is not None:
         _check_url("--forward", forward)
     try:
@@ -102,7 +103,7 @@ def send(
     url: str,
     /,
     *,
-    secret: Secret = None,
+    secret: SecretOption = None,
     event: Event = "payment.completed",
     reference: str = "PNXTEST00001",
     amount: int = 100,
@@ -137,14 +138,14 @@ def send(
     json
         Print the answer as one JSON object.
     """
-    known = _known(secret)
+    known, secret = _known(secret), None  # an error reporter shows what a function is called with
     _check_url("the endpoint", url)
     body = _body(event, reference, amount, normalize_phone(phone))
     from ..sandbox._webhooks import signed_headers
 
     faults = {"wrong-signature": forged, "stale-timestamp": stale}
     disorder = {name for name, is_asked in faults.items() if is_asked}
-    headers = signed_headers(body, known, now=time.time(), disorder=disorder)
+    headers = signed_headers(body, known.reveal(), now=time.time(), disorder=disorder)
     code, said = _post(url, body, headers)
     did_well, words = _verdict(code, forged=forged, stale=stale)
     if json:
@@ -162,14 +163,14 @@ def send(
     return Exit.COMPLETED if did_well else Exit.ERROR
 
 
-def _known(secret: str | None) -> str:
+def _known(secret: str | None) -> Secret:
     if secret is None or not secret.strip():
         msg = (
             "the webhook's secret (whsec_…) is missing: set PAYNEXUS_WEBHOOK_SECRET, or give "
             "--secret. It is told where a webhook is registered, by the sandbox too"
         )
         raise ConfigurationError(msg)
-    return secret.strip()
+    return Secret(secret.strip())
 
 
 def _check_url(name: str, url: str) -> None:
