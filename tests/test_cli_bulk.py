@@ -23,7 +23,7 @@ from paynexus_async._wire import RateLimits
 from paynexus_async.cli import _bulk
 from paynexus_async.cli._items import Items, read_items
 from paynexus_async.cli._progress import Bar, duration, seconds_left
-from paynexus_async.cli._rows import FIELDS, Row
+from paynexus_async.cli._rows import FIELDS, Row, _line_of, rows_to
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Fault, Ledger, Request, SandboxServer
 
 from .shell import EPOCH, Shell
@@ -178,6 +178,7 @@ def test_an_answer_that_contradicts_is_eight(shell: Shell, tmp_path: Path):
         ("a.tsv", "reference\tother\nPNX1\t2\n", (None, None), ["PNX1"]),
         ("a.csv", "checkout_request_id,reference\nws_CO_1,PNX1\nws_CO_2,\n", (None, None), ["PNX1", "ws_CO_2"]),
         ("a.csv", "a,b\nPNX1,PNX2\n", (None, "B"), ["PNX2"]),
+        ("a.csv", "mine\nPNX1\n", (None, "mine"), ["PNX1"]),
         ("a.csv", "a,b\nPNX1,PNX2\n", (None, "a"), ["PNX1"]),
         ("a.csv", 'reference\n"PNX\n 1"\n', (None, None), ["PNX 1"]),
         ("a.jsonl", '{"reference": "PNX1"}\n{"payment_reference": "PNX2"}\n', (None, None), ["PNX1", "PNX2"]),
@@ -306,14 +307,27 @@ def test_going_on_asks_again_what_may_pass(shell: Shell, tmp_path: Path):
     assert out.stat().st_mode & 0o777 == 0o640
 
 
+def test_a_row_is_written_whole(monkeypatch, tmp_path: Path):
+    """Also where the system takes a few bytes at a time."""
+    written = bytearray()
+
+    class Narrow(io.BytesIO):
+        def write(self, data: Any) -> int:
+            written.extend(data[:5])
+            return len(data[:5])
+
+    monkeypatch.setattr(Path, "open", lambda *_, **__: Narrow())
+    with rows_to(tmp_path / "out.csv", None, resume=False, stays=bool) as rows:
+        rows.write(Row(item="PNX1"))
+    assert written.decode() == f"{HEAD}PNX1,,,,,,\n"
+
+
 def test_what_a_server_says_is_no_formula_and_holds_no_phone():
     """Nor a line break, nor more than a line; a JSON amount with a fraction is a text."""
     payment = Payment(
         reference="=1+1", status=PaymentStatus.FAILED, status_text="@x\n254712345678", amount=None
     )
     row = Row.of(PaymentResult(asked="PNX1", payment=payment))
-    from paynexus_async.cli._rows import _line_of
-
     assert _line_of(row, "csv").startswith("PNX1,'=1+1,'@x?2547*****678,,,,20")
     error = APIConnectionError("a\nb" * 1000, never_sent=False)
     row = Row.of(PaymentResult(asked="PNX1", error=error))

@@ -126,6 +126,7 @@ def test_what_paynexus_says_is_told_with_what_to_do(clinic: Shell, fault, name, 
     """The second key is asked with all the same."""
     clinic.ledger.faults.add(Fault(fault))
     assert findings(clinic)[0] == 1
+    assert len(clinic.ledger.calls) == 2  # none is made again
     first = next(f for f in clinic.json("doctor")[1] if f["name"] == name and f["state"] == "wrong")
     assert words in first["words"]
     assert advice in first["advice"]

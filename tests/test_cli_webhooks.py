@@ -73,12 +73,12 @@ def deliver(
     forward: str | None = None,
     method: str = "POST",
     headers: Any = None,
-    secret: str = SECRET,
+    signed_with: str = SECRET,
 ) -> tuple[httpx.Response, Heard]:
     """Hand a delivery to a listener in process."""
     told: list[Heard] = []
     listener = Listener(Secret(SECRET), told.append, forward)
-    headers = signed_headers(body, secret, now=time.time()) if headers is None else headers
+    headers = signed_headers(body, signed_with, now=time.time()) if headers is None else headers
 
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app=listener)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def test_a_signed_delivery_is_acknowledged_as_documented():
 @pytest.mark.parametrize(
     ("request_", "code", "words"),
     [
-        ({"secret": "another"}, 401, "not that of any secret"),
+        ({"signed_with": "another"}, 401, "not that of any secret"),
         ({"headers": {}}, 401, "has no signature"),
         ({"headers": signed_headers(BODY, SECRET, now=0.0)}, 401, "is not within 300 s"),
         ({"headers": [*signed_headers(BODY, SECRET, now=time.time()).items(), ("X-PayNexus-Signature", "x")]}, 401, "not that of any secret"),
