@@ -22,8 +22,9 @@ MODULES = {
 LAYERS = [
     {"_version", "exceptions"},
     {"status", "phone"},
-    {"_discreet"},
+    {"_discreet", "_log"},
     {"models"},
+    {"_observer"},
     {"_convert"},
     {"_wire", "_schedule", "_hearsay"},
     {"_experience", "_prompts", "_quota", "_readers", "_tasks", "webhooks"},
@@ -35,6 +36,7 @@ LAYERS = [
     {"_resolver"},
     {"client"},
     {"__init__"},
+    {"telemetry"},
     {"sandbox"},
     {"cli"},
     {"__main__"},
@@ -54,6 +56,7 @@ ONE_HOME = {
     "pydantic": {"sandbox"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
+    "opentelemetry": {"telemetry"},
     "trio": {"_tasks", "sandbox"},
     "asyncio": {"_tasks", "cli", "sandbox"},
 }
@@ -62,6 +65,7 @@ PURE = {
     "status",
     "phone",
     "_discreet",
+    "_observer",
     "models",
     "_convert",
     "_wire",
@@ -172,7 +176,7 @@ def test_importing_the_package_loads_no_extra():
     assert "paynexus_async" in loaded
     assert not set(loaded) & {
         "fastapi", "starlette", "uvicorn", "pydantic", "cyclopts", "trio", "pytest",
-        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers",
+        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "opentelemetry",
     }  # fmt: skip
     assert not [name for name in loaded if name.startswith("paynexus_async.cli")]
 
