@@ -1,10 +1,11 @@
 """Who may call next: every call of a client passes here, and takes the place of another one.
 
 Two things are scarce: the key's calls (`_quota`) and the connections. Whoever finds both free goes
-at once. Otherwise payments that begin go first, then single calls in their order, then the look
-that ends the most ignorance, then bulk checks. Nobody starves: a look or a bulk check that has
-waited for half a minute goes before all other looks and bulk checks, oldest first; with n of them
-waiting and r calls a second, none waits for longer than 30 s + n / r.
+at once. Otherwise payments that begin go first, then single calls in their order, then the look for
+which there is news, then the one that ends the most ignorance, then bulk checks. Nobody starves: a
+look or a bulk check that has waited for half a minute goes before all others but those with news,
+oldest first; with n of them waiting and r calls a second, none waits for longer than 30 s + n / r,
+and a call for each payment that was heard of meanwhile.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Look"]
 
 STARVING_SECONDS: Final = 30.0
+_NEWS_SHELF: Final = -2
 
 
 class Look(Protocol):
@@ -43,6 +45,11 @@ class Look(Protocol):
     @property
     def age_seen(self) -> float:
         """How old the payment was when it was last seen; negative if it never was."""
+        ...
+
+    @property
+    def is_heard_of(self) -> bool:
+        """Whether there is news that only a look confirms."""
         ...
 
     def worth(self, now: float) -> float:
@@ -76,7 +83,8 @@ class _Looks:
 
     What a look is worth changes by the second, and differently for each. But of two payments that
     were last seen at about the same age, the one seen longer ago is always worth more: so they
-    stand in about twenty queues by that age, and only the first of each is compared.
+    stand in about twenty queues by that age, and only the first of each is compared. Those with
+    news have a queue of their own.
     """
 
     def __init__(self) -> None:
@@ -84,7 +92,8 @@ class _Looks:
 
     def add(self, look: Look, now: float) -> None:
         look.requested_at = now
-        self._queues.setdefault(_shelf(look.age_seen), deque()).append((now, look))
+        shelf = _NEWS_SHELF if look.is_heard_of else _shelf(look.age_seen)
+        self._queues.setdefault(shelf, deque()).append((now, look))
 
     @property
     def may_wait(self) -> bool:
@@ -92,10 +101,12 @@ class _Looks:
         return bool(self._queues)
 
     def first(self, now: float) -> Look | None:
-        """Return the look to grant next: the one that starves, or else the most valuable."""
+        """Return the look to grant next: with news, or starving, or else the most valuable."""
         best: Look | None = None
         oldest, most = now - STARVING_SECONDS, -math.inf
-        for look in self._heads():
+        for shelf, look in self._heads():
+            if shelf == _NEWS_SHELF:
+                return look
             since = look.requested_at
             if since is not None and since <= oldest:
                 best, oldest, most = look, since, math.inf
@@ -103,13 +114,13 @@ class _Looks:
                 best, most = look, worth
         return best
 
-    def _heads(self) -> list[Look]:
+    def _heads(self) -> list[tuple[int, Look]]:
         heads = []
         for shelf, queue in list(self._queues.items()):
             while queue and queue[0][1].requested_at != queue[0][0]:
                 queue.popleft()  # withdrawn meanwhile, or granted
             if queue:
-                heads.append(queue[0][1])
+                heads.append((shelf, queue[0][1]))
             else:
                 del self._queues[shelf]
         return heads
@@ -164,7 +175,7 @@ class _Lane:
         if bulk is None:
             return None if look is None else (Urgency.LOOK, look)
         waits_since = math.inf if look is None or look.requested_at is None else look.requested_at
-        starves = bulk.requested_at <= now - STARVING_SECONDS
+        starves = bulk.requested_at <= now - STARVING_SECONDS and not (look and look.is_heard_of)
         if look is None or (starves and bulk.requested_at < waits_since):
             return Urgency.BULK, bulk
         return Urgency.LOOK, look
@@ -225,8 +236,8 @@ class Budget:
             raise _exhausted(ready_at - now)
         ticket = _Ticket(now)
         lane.callers[urgency].append(ticket)
-        self._serve(now)
         try:
+            self._serve(now)  # raises where the client is closed: then the ticket does not stay
             with anyio.CancelScope(deadline=deadline):
                 await ticket.signal
         except BaseException:

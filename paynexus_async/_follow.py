@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from ._discreet import quoted
+from ._hearsay import Hearsay, News, is_settled
 from ._log import say
 from ._observer import NOBODY, Operation
 from ._quota import Urgency
@@ -192,6 +193,8 @@ class _Follower:
         "_group",
         "_is_looking",
         "_looked_at",
+        "_missed_at",
+        "_news",
         "_poll",
         "at",
         "attempts",
@@ -217,6 +220,8 @@ class _Follower:
         self._looked_at: float | None = None
         self._is_looking = False
         self._poll: Poll | None = None
+        self._news: News | None = None
+        self._missed_at: float | None = None  # when its end was seen, of which nothing was heard
 
     @property
     def is_followed(self) -> bool:
@@ -328,6 +333,8 @@ class _Follower:
             if update is not None:
                 subscription.push(update)
             self._join(subscription)
+        if other._news is not None and other._news.is_open:
+            self.hear(other._news.claim)
         self._drop_settled(now)
 
     def _update_since(self, before: PaymentStatus | None) -> PaymentUpdate | None:
@@ -373,6 +380,52 @@ class _Follower:
         """Look at this time, unless a look is due earlier or on its way."""
         if not self._is_looking and self.requested_at is None and moment < self.at:
             self._group.agenda().put(self, moment)
+
+    # --- What is heard
+
+    @property
+    def is_heard_of(self) -> bool:
+        """Whether there is news of its end that no look has settled."""
+        return self._news is not None and self._news.is_open
+
+    def hear(self, claim: PaymentStatus | None) -> None:
+        """Take news of its end as a reason to look.
+
+        Args:
+            claim: the status that the news tells; `None` if it tells none.
+        """
+        now = self._group.now()
+        if self._missed_at is not None:
+            self._group.hearsay.came_after_all(now - self._missed_at)
+            self._missed_at = None
+        if self.known is not None and is_settled(claim, self.known.status):
+            return
+        if self._news is None:
+            self._news = News()
+        self._news.heard(claim)
+        if self._poll is None or self._is_looking:
+            return  # heeded by the first look, or after this one
+        seconds = self._news.seconds_to_look(now)
+        if seconds <= 0 and self.requested_at is not None:
+            self._group.budget.request(self)  # again: now it goes before the others
+        else:
+            self._look_by(now + seconds)
+
+    def _seconds_to_heed(self, now: float) -> float:
+        return math.inf if self._news is None else self._news.seconds_to_look(now)
+
+    def _heed(self, found: PaymentStatus | None, *, was_open: bool) -> None:
+        """Note what a look has found, and learn how far news can be relied on.
+
+        Args:
+            found: the status that holds; `None` if the look met an error.
+            was_open: whether the payment was known, and had not ended.
+        """
+        if was_open and found is not None and found.is_terminal:
+            self._group.hearsay.ended(heard=self.is_heard_of)
+            self._missed_at = None if self.is_heard_of else self._group.now()
+        if self._news is not None and self._news.is_open and self._looked_at is not None:
+            self._news.looked(self._looked_at, found)
 
     def _drop_settled(self, now: float) -> None:
         if self.known is None or not self.known.is_terminal:
@@ -439,19 +492,24 @@ class _Follower:
 
     async def _ask(self) -> bool:
         self.attempts += 1
-        seen_open_at = self.age_seen
+        seen_open_at, is_heeding = self.age_seen, self.is_heard_of
         self._looked_at = self._group.now()
         try:
             observed = await self._answer()
         except APIError as error:
             self.last_error = error
+            if is_heeding:
+                self._heed(None, was_open=True)
             raise
         self.last_error = None
         was_open = self.known is not None and not self.known.is_terminal
         merged = self._group.observe(observed, asker=self)
+        was_heard_of = self.is_heard_of
+        if is_heeding or merged.is_terminal:  # what came meanwhile is worth a look of its own
+            self._heed(merged.status, was_open=was_open)
         if self._born_at is None:
             self._born_at = self._looked_at
-        elif was_open and merged.is_terminal and seen_open_at >= 0:
+        elif was_open and merged.is_terminal and seen_open_at >= 0 and not was_heard_of:
             self._group.ended(seen_open_at, max(self._looked_at - self._born_at, 0.0))
         return bool(self.subscriptions)
 
@@ -487,8 +545,9 @@ class _Follower:
         return not self.subscriptions
 
     def wait(self, state: RetryCallState) -> float:
-        """Return the seconds until the first of the callers wants the next look."""
-        return min(self._seconds_for(s, state) for s in self.subscriptions)
+        """Return the seconds until the first of the callers, or news, wants the next look."""
+        seconds = min(self._seconds_for(s, state) for s in self.subscriptions)
+        return min(seconds, self._seconds_to_heed(self._group.now()))
 
     def _seconds_for(self, subscription: _Subscription, state: RetryCallState) -> float:
         terms = subscription.terms
@@ -510,7 +569,7 @@ class _Follower:
         last_at = terms.deadline - _LAST_LOOK_SECONDS
         if max(self._looked_at + _LAST_LOOK_SECONDS, now) <= last_at < due_at:
             due_at = last_at  # as between two looks: nobody gives up without one
-        return max(due_at - now, 0.0)
+        return min(max(due_at - now, 0.0), self._seconds_to_heed(now))
 
     def _scheduled_seconds(self, looked_at: float) -> float:
         """Ask the schedule, for the payment's age at its last look."""
@@ -518,7 +577,9 @@ class _Follower:
         if self.known is not None and self.known.is_terminal:
             age = max(age, LATE_TRUTH_AGE_SECONDS)
         jitter = random.random()  # noqa: S311  # nosec B311  # not a secret
-        return self._group.schedule.seconds_to_next_look(age, jitter)
+        return self._group.schedule.seconds_to_next_look(
+            age, jitter, is_safety_net=self._group.hearsay.is_reliable
+        )
 
 
 def _word(payment: Payment) -> str:
@@ -573,6 +634,7 @@ class Followers:
         self.schedule = schedule
         self.experience = experience
         self.observer = observer
+        self.hearsay = Hearsay()
         self._learns = learn
         self._believe(experience.news())
         self.polling: Final = Polling(
@@ -642,6 +704,24 @@ class Followers:
         """Count those who wait for a payment; from any thread."""
         followed = set(self._followed.values())  # one step: nothing changes meanwhile
         return sum(len(follower.subscriptions) for follower in followed)
+
+    def hear(self, names: tuple[str, ...], claim: PaymentStatus | None) -> bool:
+        """Take news of a payment; nothing in it is believed.
+
+        Args:
+            names: by which the news calls it.
+            claim: the status that the news tells; `None` if it tells none.
+
+        Returns:
+            Whether somebody waits for the payment.
+        """
+        known = self._known_by(names)
+        if claim is None or claim.is_terminal or claim is PaymentStatus.UNDOCUMENTED:
+            for follower in known:
+                follower.hear(claim)
+            if not known:
+                self.hearsay.keep(names)
+        return any(follower.is_followed for follower in known)
 
     async def wait(self, expected: Expectation, known: Payment | None, terms: Terms) -> Payment:
         """Wait until the payment has ended.
@@ -759,6 +839,8 @@ class Followers:
         if not known:
             follower = _Follower(expected, self)
             self.release(follower)
+            if self.hearsay.take(expected.names):
+                follower.hear(None)
             return follower
         # Whose callers brought something else is left to find out by itself.
         agreeing = [one for one in known if one.expected.agrees_with(expected)] or known[:1]

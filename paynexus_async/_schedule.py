@@ -56,6 +56,9 @@ _PRICES: Final = {"eager": EAGER, "balanced": BALANCED, "thrifty": THRIFTY}
 PAUSE_SECONDS_MIN: Final = 0.5
 """No price makes a schedule hammer the API."""
 PAUSE_SECONDS_MAX: Final = 30.0
+SAFETY_NET_SECONDS: Final = 15.5
+"""Between two looks where webhooks are heard: the shortest pause that keeps, with the look that
+confirms each webhook, two calls a payment."""
 LATE_TRUTH_AGE_SECONDS: Final = 90.0
 """From this age on, what may still come is late truth."""
 
@@ -230,12 +233,15 @@ class Schedule:
             raise ValueError(msg)  # noqa: TRY004  # as for any other price that is none
         return cls(float(price))
 
-    def seconds_to_next_look(self, age: float, jitter: float) -> float:
+    def seconds_to_next_look(
+        self, age: float, jitter: float, *, is_safety_net: bool = False
+    ) -> float:
         """Return how long to wait after a look that found the payment open.
 
         Args:
             age: the payment's age at that look, in seconds.
             jitter: a random number from 0 to 1; spreads the looks of the tail.
+            is_safety_net: whether the end is likely to be heard of without looking.
 
         Raises:
             ValueError: if the age is negative or no number.
@@ -243,6 +249,9 @@ class Schedule:
         if not age >= 0:
             msg = "age must not be negative"
             raise ValueError(msg)
+        if is_safety_net:
+            scale = self.survival.step_seconds / _GRID_SECONDS
+            return max(self.seconds_to_next_look(age, jitter), SAFETY_NET_SECONDS * scale)
         table = self._table
         if age >= table.tail_age:
             pause = max(_TAIL_PAUSE_SHARE * (age - table.tail_age), table.tail_pause_min)

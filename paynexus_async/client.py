@@ -68,6 +68,7 @@ from .models import (
     PaymentUpdate,
     PhoneValidation,
 )
+from .webhooks import WebhookEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -488,6 +489,35 @@ class AsyncPayNexus:
             _seconds("revisions_for", revisions_for)
         terms = self._terms(max_wait, wait, stop, revisions_for)
         return self._followers.watch(expected, known, terms)
+
+    async def notify(self, news: WebhookEvent | Payment | str) -> bool:
+        """Wake those who wait for a payment: there is news of it, perhaps from a webhook.
+
+            await paynexus.notify(parse_webhook(body, headers, "whsec_…"))
+
+        Nothing in it is believed. The payment is asked for, and what that answer says counts; so
+        news that is old, repeated, overtaken or about a stranger's payment changes nothing. If
+        nobody waits yet, whoever does later asks at once. Where the ends of payments are heard of
+        in this way, looks without news become a safety net, and when news fails to come they are
+        what they were. Call it on the event loop of the client, as often as there is news.
+
+        Args:
+            news: a verified event, a payment, a reference, or a checkout request id, from wherever
+                it was heard. An event about anything but a payment's end is no news.
+
+        Returns:
+            Whether somebody waits for the payment here.
+
+        Raises:
+            InvalidRequestError: it is none of these.
+            ClientStateError: the client is closed.
+        """
+        self._transport.enter()
+        if isinstance(news, WebhookEvent):
+            claim = None if news.payment is None else news.payment.status
+            return self._followers.hear(news.names, claim)
+        claim = news.status if isinstance(news, Payment) else None
+        return self._followers.hear(expectation_of(news).names, claim)
 
     # --- Many payments
 

@@ -4,7 +4,8 @@
 
 A delivery is a reason to look, and no proof of where a payment stands: its signature does not cover
 its timestamp, so that an old delivery can be sent again by whoever has seen it, and deliveries
-repeat and overtake each other. Whoever acts on one asks for the payment's status first.
+repeat and overtake each other. `AsyncPayNexus.notify` takes it as that: it wakes who waits, and
+asks. Whoever acts on one otherwise asks for the payment's status first.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ TIMESTAMP_HEADER: Final = "X-PayNexus-Timestamp"
 BODY_BYTES_MAX: Final = 1024 * 1024
 _TOLERANCE_SECONDS: Final = 300.0
 _EVENT_CHARACTERS_MAX: Final = 100
+_NAME_CHARACTERS_MAX: Final = 100
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -70,7 +72,14 @@ class WebhookEvent:
     @property
     def is_about_a_payment(self) -> bool:
         """Whether it names a payment whose status can be asked for."""
-        return self.name.startswith("payment.") and bool(self.reference or self.checkout_request_id)
+        return bool(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the payment that it is about: reference, checkout request id."""
+        if not self.name.startswith("payment."):
+            return ()
+        return tuple(name for name in (self.reference, self.checkout_request_id) if name)
 
 
 def parse_webhook(
@@ -199,4 +208,6 @@ def _payment(data: Mapping[str, object]) -> Payment | None:
 
 
 def _name(value: object) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
+    if not isinstance(value, str) or len(value) > _NAME_CHARACTERS_MAX:
+        return None
+    return value.strip() or None

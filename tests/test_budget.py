@@ -27,6 +27,7 @@ class Look:
         self.requested_at: float | None = None
         self.name = name
         self.age_seen = age
+        self.is_heard_of = False
         self._worth = worth
         self._granted = granted
 
@@ -496,3 +497,23 @@ def test_patience_has_a_name_or_a_price() -> None:
     for wrong in ("slow", True, None, -1, float("nan")):
         with pytest.raises(Exception, match=r"patience|price"):
             FakeServer().client(patience=wrong)
+
+
+async def test_who_cannot_wait_does_not_stay_in_line():
+    """The client is closed while somebody asks for a permit: whoever leaves later meets nobody.
+
+    Found by the simulator: the one that stayed made the end of another call raise, in a task of
+    the client's own.
+    """
+    world = World(reads=3, minute=2)
+    await world.call("first", Urgency.CALL)
+    await world.call("second", Urgency.CALL)
+    world.done()
+
+    def closed() -> Agenda:
+        raise ClientStateError("the client is closed")
+
+    world.budget._agenda = closed
+    with pytest.raises(ClientStateError):
+        await world.budget.enter(Urgency.CALL, math.inf)
+    world.done()
