@@ -544,6 +544,13 @@ def test_the_server_knows_best_what_is_left_of_its_window():
     quota.take(1.0)
     assert quota.left(1.0) == 19
     assert quota.left(40.0) == 60 - 2
+    anew = Quota(Plan(minute=10))
+    for at in (0.0, 1.0, 2.0, 3.0):
+        anew.take(at)
+        anew.answered(at)
+    anew.take(4.0)
+    anew.answered(4.0, RateLimits(limit=10, remaining=9, reset_seconds=59))  # its window has begun
+    assert anew.left(5.0) == 9
     unplanned = Quota(Plan())
     assert unplanned.left(0.0) is None
     unplanned.take(0.0)

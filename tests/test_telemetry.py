@@ -328,17 +328,24 @@ async def test_what_two_names_turn_out_to_share_is_not_counted_again(
 
 
 async def test_the_time_and_the_calls_to_the_end_are_measured(server: FakeServer, ears: Ears):
-    """Of a payment that was seen open; one that had ended before tells nothing of either."""
+    """Of a payment that was seen open, once; one that had ended before tells nothing of either."""
     server.answers(initiated(), status("processing"), status("completed"))
     async with server.client(telemetry=ears.telemetry()) as paynexus:
         began = anyio.current_time()
         await paynexus.pay(100, PHONE)
-        seconds = anyio.current_time() - began
+        seconds, words = anyio.current_time() - began, ("expired", "completed")
         server.answers(status("failed", reference="PNXOLD000000", checkout_request_id=None))
-        await paynexus.get_payment_status("PNXOLD000000")
+        await paynexus.wait_for_completion("PNXOLD000000")
+        names = {"reference": "PNXLATE00000", "checkout_request_id": "ws_CO_1"}
+        server.answers(
+            initiated(**names, amount=7), *(status(word, **names, amount=7) for word in words)
+        )
+        late = await paynexus.pay(7, PHONE)
+        await paynexus.get_payment_status(late)
     completed = frozenset({(STATUS, "completed")})
-    assert ears.points("paynexus.payment.duration") == {completed: pytest.approx(seconds)}
-    assert ears.points("paynexus.payment.status_calls") == {completed: 2}
+    assert ears.points("paynexus.payment.duration")[completed] == pytest.approx(seconds)
+    expired = frozenset({(STATUS, "expired")})
+    assert ears.points("paynexus.payment.status_calls") == {completed: 2, expired: 1}
 
 
 async def test_an_end_that_no_wait_has_seen_took_no_polls(server: FakeServer, ears: Ears):
@@ -395,9 +402,9 @@ async def test_of_two_clients_the_fewest_calls_left_are_told_and_all_waiters(
 ):
     """One telemetry serves many clients, and so do two: a client that is gone is asked no more."""
     server.answers(status("processing"))
-    many = server.client(telemetry=ears.telemetry(), plan={"minute": 60})
     few = server.client(telemetry=ears.telemetry(), plan={"minute": 30})
-    for client in (many, few):
+    many = server.client(telemetry=ears.telemetry(), plan={"minute": 60})
+    for client in (few, many):
         await client.get_payment_status(REFERENCE)
     public = frozenset({("paynexus.key.kind", "public")})
     assert ears.points("paynexus.quota.remaining") == {public: 29}
@@ -405,8 +412,11 @@ async def test_of_two_clients_the_fewest_calls_left_are_told_and_all_waiters(
     assert ears.points("paynexus.quota.remaining") == {public: 59}
     await many.aclose()
     del many, few, client
+    server.requests.clear()  # which know who asked
     gc.collect()
-    server.client(telemetry=ears.telemetry())
+    telemetry = ears.telemetry()
+    server.client(telemetry=telemetry)
+    assert len(telemetry._meters._clients) == 1
     assert ears.points("paynexus.quota.remaining") == {}
     assert ears.points("paynexus.waiters") == {frozenset(): 0}
 
