@@ -404,9 +404,14 @@ class Oracle:
         self.violated(11, f"call {called.number}: found {reference} of {sender}, not of {lost}")
 
     def _listed_all(self, called: Called, mine: list[Exchange]) -> None:
-        """A list that came to its end is whole."""
+        """A list that came to its end is whole; no payment comes twice.
+
+        But for one that the server has given another reference meanwhile: once under each.
+        """
         names = [self._made(payment) for payment in called.listed]
-        twice = [name for name, count in Counter(names).items() if name and count > 1]
+        is_renamed = [payment.reference == _FOREIGN for payment in called.listed]
+        counts = Counter(zip(names, is_renamed, strict=True))
+        twice = [name for (name, _), count in counts.items() if name and count > 1]
         if twice:
             self.violated(11, f"call {called.number} listed {twice} twice")
         habits = self.server.habits
