@@ -215,6 +215,7 @@ class Budget:
         self._lanes = (self._initiates, self._reads)
         self._now = now
         self._agenda = agenda
+        self._is_closed = False
         self.at = math.inf
 
     async def enter(self, urgency: Urgency, deadline: float) -> bool:
@@ -223,6 +224,8 @@ class Budget:
         Raises:
             QuotaExhaustedError: if the quota allows no call before *deadline*.
         """
+        if self._is_closed:  # who slept between two attempts comes after all others were sent away
+            return False
         lane, now = self._lane(urgency), self._now()
         ready_at = lane.quota.ready_at(now, urgency)
         if ready_at <= now and lane.free > 0 and lane.next_in_line(now) is None:
@@ -233,8 +236,8 @@ class Budget:
             raise _exhausted(ready_at - now)
         ticket = _Ticket(now)
         lane.callers[urgency].append(ticket)
+        self._serve(now)
         try:
-            self._serve(now)  # raises where the client is closed: then the ticket does not stay
             with anyio.CancelScope(deadline=deadline):
                 await ticket.signal
         except BaseException:
@@ -284,7 +287,8 @@ class Budget:
         self._serve(self._now())
 
     def close(self) -> None:
-        """Send away who waits."""
+        """Send away who waits, and whoever comes later."""
+        self._is_closed = True
         for lane in self._lanes:
             for queue in lane.callers.values():
                 for ticket in tuple(queue):
