@@ -478,7 +478,7 @@ class Oracle:
                     first = calls[earlier.origin.call]
                     if first is called or (_outcome(first) == "rejected" and _before(first, x)):
                         continue
-                    if first.insists and first.started_at >= called.started_at:
+                    if first.insists and earlier.started_at == x.started_at:
                         continue  # that one insisted, beside this one
                     if self._may_be_open(earlier, x):
                         self.violated(1, f"call {x.origin.call} beside {earlier.origin.call}")
