@@ -487,8 +487,8 @@ class Oracle:
     def _may_be_open(self, earlier: Exchange, later: Exchange) -> bool:
         """Whether nothing had told the client that the earlier prompt was never sent, or over."""
         assert later.left_at is not None
-        refused = earlier.status_code in _REJECTIONS and earlier.read_at is not None
-        if refused and earlier.read_at <= later.left_at:  # type: ignore[operator]
+        refused_at = earlier.seems_whole_at if earlier.status_code in _REJECTIONS else None
+        if refused_at is not None and refused_at <= later.left_at:
             return False
         reference = earlier.reference
         return not any(

@@ -276,6 +276,7 @@ class Server:
             at = int(fate.share * (len(data) + 1)) if how else len(data)
             if how:
                 network.hit(name)
+        exchange.seems_whole = exchange.ends_by_closing and b"\r\n\r\n" in data[:at]
         seconds = fate.back
         if fate.fault == "answer dripped":
             network.hit(fate.fault)
