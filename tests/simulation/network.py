@@ -89,6 +89,7 @@ class Exchange:
         ends_by_closing: whether only the end of its connection tells that the answer is whole.
         seems_whole: whether what is sent of the answer ends where only its connection's end tells,
             and may do so too early.
+        is_readable: whether the answer is HTTP, and not too large to be read.
         read_at: when the client could tell that it had read the whole answer.
         seems_whole_at: when it had to take what it had read for the whole answer.
         ended_at: when its connection was given back or gone.
@@ -121,6 +122,7 @@ class Exchange:
     fed_whole: bool = False
     ends_by_closing: bool = False
     seems_whole: bool = False
+    is_readable: bool = True
     seems_whole_at: float | None = None
     read_at: float | None = None
     ended_at: float | None = None

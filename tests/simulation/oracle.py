@@ -560,7 +560,7 @@ class Oracle:
 
     def _has_learned(self, client: int, by: float) -> bool:
         return any(
-            x.read_at is not None and x.read_at < by
+            x.read_at is not None and x.read_at < by and x.is_readable
             for x in self.network.exchanges
             if x.origin.client == client and not x.initiates
         )
