@@ -490,15 +490,25 @@ class Oracle:
         refused_at = earlier.seems_whole_at if earlier.status_code in _REJECTIONS else None
         if refused_at is not None and refused_at <= later.left_at:
             return False
-        reference = earlier.reference
+        names = {earlier.reference, *self._found_for(earlier, later)} - {None}
         return not any(
-            reference is not None
-            and (x.told if x.reference == reference else x.listed.get(reference)) in _TERMINAL
+            (x.told if x.reference == name else x.listed.get(name)) in _TERMINAL
             and x.read_at is not None
             and x.read_at <= later.left_at
             and x.origin.client == later.origin.client
             for x in self.network.exchanges
+            for name in names
         )
+
+    def _found_for(self, earlier: Exchange, later: Exchange) -> Iterable[str]:
+        """Which payment the client had found for a prompt: promise 11 judges whether it is that."""
+        assert later.left_at is not None
+        for called in self.calls:
+            is_known = called.ended_at is not None and called.ended_at <= later.left_at
+            if is_known and called.client == later.origin.client and called.kind == "find":
+                found = called.outcome
+                if isinstance(found, PaymentFound) and self._sent_by(called) == earlier.origin.call:
+                    yield self._made(found.payment)
 
     def _orders_prompted_once(self) -> None:
         """Promise 2: whoever keeps to the table never prompts twice for one order."""
