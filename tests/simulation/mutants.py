@@ -352,7 +352,7 @@ def _ignores_retry_after() -> Plant:
 
 @_mutant("polls as fast as it can", 8)
 def _polls() -> Plant:
-    return patch.object(Schedule, "seconds_to_next_look", lambda *_: 0.3)
+    return patch.object(Schedule, "seconds_to_next_look", lambda *_, **__: 0.3)
 
 
 # --- What is said of a lost prompt
