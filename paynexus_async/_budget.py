@@ -286,6 +286,16 @@ class Budget:
         lane.quota.give_back()
         self._serve(self._now())
 
+    def calls_left(self) -> dict[str, int]:
+        """Return the calls left to each key that was used, where that is known; from any thread."""
+        if self._is_closed:
+            return {}
+        quotas = {"secret": self._initiates.quota}
+        if self._reads.quota is not self._initiates.quota:
+            quotas["public"] = self._reads.quota
+        lefts = {kind: quota.left(self._now()) for kind, quota in quotas.items() if quota.is_used}
+        return {kind: left for kind, left in lefts.items() if left is not None}
+
     def close(self) -> None:
         """Send away who waits, and whoever comes later."""
         self._is_closed = True

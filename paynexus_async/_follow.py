@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections import OrderedDict, deque
@@ -12,6 +11,8 @@ import attrs
 
 from ._discreet import quoted
 from ._hearsay import Hearsay, News, is_settled
+from ._log import say
+from ._observer import NOBODY, Operation
 from ._quota import Urgency
 from ._retry import Poll, Polling, RetryCallState, StopStrategy, WaitStrategy
 from ._schedule import LATE_TRUTH_AGE_SECONDS
@@ -33,12 +34,11 @@ if TYPE_CHECKING:
     from ._agenda import Agenda
     from ._budget import Budget
     from ._experience import Experience
+    from ._observer import Observer
     from ._schedule import Schedule, Survival
     from ._tasks import OwnedTasks
 
 __all__ = ["Followers", "Terms"]
-
-_logger: Final = logging.getLogger("paynexus_async")
 
 _PAYMENTS_REMEMBERED_MAX: Final = 10_000
 _NOT_FOUND_FORGIVEN_SECONDS: Final = 30.0
@@ -47,6 +47,7 @@ _WORD_CHARACTERS_MAX: Final = 40
 # The last look comes so long before the deadline that its answer arrives in time, and not so soon
 # after the one before that it could tell nothing new.
 _LAST_LOOK_SECONDS: Final = 1.0
+_HEARD_WITHIN_SECONDS: Final = 3.0
 
 
 @attrs.frozen(kw_only=True)
@@ -58,12 +59,14 @@ class Terms:
         revisions_seconds: how long to go on after an end without money, for late truth.
         wait: a strategy that replaces the schedule; `None` for the schedule.
         stop: a strategy that ends the waiting early.
+        told: hears of each look and each change.
     """
 
     deadline: float
     revisions_seconds: float = 0.0
     wait: WaitStrategy | None = None
     stop: StopStrategy | None = None
+    told: Operation = NOBODY
 
 
 class _Subscription:
@@ -94,6 +97,7 @@ class _Subscription:
 
     def push(self, update: PaymentUpdate) -> None:
         """Tell the caller, who waits for the end only."""
+        self.terms.told.changed(update)
         if update.payment.is_terminal:
             self.ended = update.payment
 
@@ -232,8 +236,14 @@ class _Follower:
         self.initiated_at = self._born_at = at
         self._looked_at = now
 
-    def observe(self, observed: Payment, now: float) -> Payment:
-        """Merge what an answer tells, tell it to everybody who waits, and return what holds."""
+    def observe(self, observed: Payment, now: float, *, is_answer: bool = True) -> Payment:
+        """Merge what an answer tells, tell it to everybody who waits, and return what holds.
+
+        Args:
+            observed: the payment.
+            now: on the event loop's clock.
+            is_answer: whether the server tells it now; somebody may also bring it.
+        """
         if self._born_at is None and (age := _age_by_the_server(observed)) is not None:
             self._born_at = now - age
         previous = self.known
@@ -250,19 +260,23 @@ class _Follower:
             update = kind(payment=merged, previous=before, attempts=self.attempts)
             for subscription in self.subscriptions:
                 subscription.push(update)
+            if is_answer:
+                age = None if self._born_at is None else now - self._born_at
+                self._group.observer.changed(update, age)
         self._drop_settled(now)
         return merged
 
     def _log(self, previous: Payment | None, observed: Payment, change: Change) -> None:
-        if observed.status is PaymentStatus.UNDOCUMENTED and change is Change.ADVANCED:
-            words = "payment %s has the undocumented status %r: it counts as not ended"
-            _logger.warning(words, self.expected.label, _word(observed))
-        elif change is Change.REVISED and previous:
-            words = "payment %s was reported %s and is completed after all"
-            _logger.warning(words, self.expected.label, previous.status)
-        elif change is Change.CONFLICTING and previous:
-            words = "payment %s is %s; an answer that says %s changes nothing"
-            _logger.warning(words, self.expected.label, previous.status, observed.status)
+        payment, status = self.expected.label, observed.status
+        before = None if previous is None else previous.status
+        if change is Change.ADVANCED and status is PaymentStatus.UNDOCUMENTED:
+            say("payment.undocumented", payment=payment, status_text=_word(observed))
+        elif change is Change.ADVANCED:
+            say("payment.changed", payment=payment, status=status, previous_status=before)
+        elif change is Change.REVISED:
+            say("payment.revised", payment=payment, status=status, previous_status=before)
+        elif change is Change.CONFLICTING:
+            say("payment.contradicted", payment=payment, status=before, answered_status=status)
 
     def pending(self, attempts_before: int) -> PaymentStillPending:
         """Build the error of a wait that is over before the payment is."""
@@ -314,7 +328,7 @@ class _Follower:
             subscription.follower = self
         self.attempts += other.attempts
         if other.known is not None:
-            self.observe(other.known, now)
+            self.observe(other.known, now, is_answer=False)
         update = self._update_since(before)
         for subscription in moved:
             if update is not None:
@@ -482,7 +496,7 @@ class _Follower:
         seen_open_at, is_heeding = self.age_seen, self.is_heard_of
         self._looked_at = self._group.now()
         try:
-            observed = await self._group.ask(self.expected)
+            observed = await self._answer()
         except APIError as error:
             self.last_error = error
             if is_heeding:
@@ -496,9 +510,27 @@ class _Follower:
             self._heed(merged.status, was_open=was_open)
         if self._born_at is None:
             self._born_at = self._looked_at
-        elif was_open and merged.is_terminal and seen_open_at >= 0 and not was_heard_of:
-            self._group.ended(seen_open_at, max(self._looked_at - self._born_at, 0.0))
+        elif was_open and merged.is_terminal and seen_open_at >= 0:
+            by = max(self._looked_at - self._born_at, 0.0)
+            if was_heard_of:  # what is heard of has ended just before, and not at any time
+                seen_open_at = max(seen_open_at, by - _HEARD_WITHIN_SECONDS)
+            self._group.ended(seen_open_at, by)
         return bool(self.subscriptions)
+
+    async def _answer(self) -> Payment:
+        """Make a status call, and tell those who wait what came of it."""
+        try:
+            observed = await self._group.ask(self.expected)
+        except PayNexusError as error:
+            self._tell_of_look(error)
+            raise
+        self._tell_of_look(observed)
+        return observed
+
+    def _tell_of_look(self, found: Payment | PayNexusError) -> None:
+        for subscription in self.subscriptions:
+            looks = self.attempts - subscription.attempts_before
+            subscription.terms.told.looked(looks, found)
 
     def absorb(self, error: BaseException) -> bool:
         """Whether to go on after an error: after those that may pass by themselves."""
@@ -583,6 +615,7 @@ class Followers:
         schedule: Schedule,
         experience: Experience,
         learn: bool,
+        observer: Observer,
     ) -> None:
         """Know no payment.
 
@@ -595,6 +628,7 @@ class Followers:
             schedule: when to look next.
             experience: what is known of the customers.
             learn: whether more is to be learned.
+            observer: hears of each change that an answer tells.
         """
         self.ask = ask
         self.now = now
@@ -604,6 +638,7 @@ class Followers:
         self.schedule = schedule
         self.experience = experience
         self.hearsay = Hearsay()
+        self.observer = observer
         self._learns = learn
         self._believe(experience.news())
         self.polling: Final = Polling(
@@ -686,6 +721,11 @@ class Followers:
             if not known:
                 self.hearsay.keep(names)
         return any(follower.is_followed for follower in known)
+
+    def waiters(self) -> int:
+        """Count those who wait for a payment; from any thread."""
+        followed = set(self._followed.values())  # one step: nothing changes meanwhile
+        return sum(len(follower.subscriptions) for follower in followed)
 
     async def wait(self, expected: Expectation, known: Payment | None, terms: Terms) -> Payment:
         """Wait until the payment has ended.
@@ -791,7 +831,7 @@ class Followers:
         if follower.known is not None:  # perhaps told to somebody who knew the name only
             follower.expected.check(follower.known)
         if known is not None and (follower.known is None or known.is_terminal):
-            follower.observe(known, self.now())
+            follower.observe(known, self.now(), is_answer=False)
         return follower
 
     def _follower(self, expected: Expectation) -> _Follower:

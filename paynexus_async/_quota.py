@@ -149,6 +149,11 @@ class _Window:
         """Return how long what is left has to last: until the oldest call is forgotten."""
         return self._buckets[0][0] - now if self._buckets else self.seconds
 
+    def left(self, now: float) -> int:
+        """Count the calls that it has left; from any thread."""
+        seen = tuple(self._buckets)  # one step: nothing changes meanwhile
+        return self.limit - sum(count for forgotten_at, count in seen if forgotten_at > now)
+
     def free_at(self, now: float, calls: int) -> float:
         """Return when so many calls fit beside those counted; infinite if only an answer tells."""
         excess = self.used + calls - self.limit
@@ -226,6 +231,26 @@ class Quota:
                 kept = self._reserve(window.limit, urgency)
                 at = max(at, window.free_at(now, self._in_flight + 1 + kept))
         return at
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a call has been made."""
+        return self._calls > 0
+
+    def left(self, now: float) -> int | None:
+        """Count the calls that may go out now, whoever makes them; from any thread.
+
+        Returns:
+            The fewest that any window has left; `None` if no limit is known.
+        """
+        if now < self._paused_until:
+            return 0
+        told = self._told if self._told is not None and now < self._told.resets_at else None
+        windows = [w for w in self._windows if told is None or w.limit != told.limit]
+        lefts = [window.left(now) - self._in_flight for window in windows]
+        if told is not None:
+            lefts.append(told.left)
+        return max(min(lefts), 0) if lefts else None
 
     def take(self, now: float) -> None:
         """Count a call that goes out now."""

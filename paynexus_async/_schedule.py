@@ -56,9 +56,6 @@ _PRICES: Final = {"eager": EAGER, "balanced": BALANCED, "thrifty": THRIFTY}
 PAUSE_SECONDS_MIN: Final = 0.5
 """No price makes a schedule hammer the API."""
 PAUSE_SECONDS_MAX: Final = 30.0
-SAFETY_NET_SECONDS: Final = 15.5
-"""Between two looks where webhooks are heard: the shortest pause that keeps, with the look that
-confirms each webhook, two calls a payment."""
 LATE_TRUTH_AGE_SECONDS: Final = 90.0
 """From this age on, what may still come is late truth."""
 
@@ -66,6 +63,7 @@ _TAIL_CHANCE: Final = 1e-3  # still open with less than this: the prompt has out
 _TAIL_PAUSE_SHARE: Final = 0.5  # of the time since the tail began
 _TAIL_PAUSE_SECONDS_MIN: Final = 3.0
 _TAIL_JITTER_SHARE: Final = 0.25
+_SAFETY_NET_LOOKS: Final = 0.9
 _GRID_SECONDS: Final = 0.25
 _GRID_SECONDS_MAX: Final = 120.0
 
@@ -218,6 +216,23 @@ class Schedule:
     def _table(self) -> _Table:
         return _solve(self.survival, self.price)
 
+    @cached_property
+    def safety_net_seconds(self) -> float:
+        """The pause between two looks where the end is likely to be heard of without them.
+
+        With the look that confirms what is heard, fewer than two calls a payment: the shortest
+        pause with 0.9 looks on average that find a payment open. Whatever is not heard of is seen
+        after that pause at the latest, and no schedule with as few looks has a shorter one.
+        """
+        survival, points = self.survival, len(self.survival.chances) - 1
+        pauses = (
+            steps * survival.step_seconds
+            for steps in range(1, points)
+            if sum(survival.chances[steps::steps]) <= _SAFETY_NET_LOOKS
+        )
+        pause = next(pauses, points * survival.step_seconds)
+        return min(max(pause, PAUSE_SECONDS_MIN), PAUSE_SECONDS_MAX)
+
     @classmethod
     def of(cls, patience: Patience | Schedule) -> Schedule:
         """Return the schedule that is meant.
@@ -250,8 +265,7 @@ class Schedule:
             msg = "age must not be negative"
             raise ValueError(msg)
         if is_safety_net:
-            scale = self.survival.step_seconds / _GRID_SECONDS
-            return max(self.seconds_to_next_look(age, jitter), SAFETY_NET_SECONDS * scale)
+            return max(self.seconds_to_next_look(age, jitter), self.safety_net_seconds)
         table = self._table
         if age >= table.tail_age:
             pause = max(_TAIL_PAUSE_SHARE * (age - table.tail_age), table.tail_pause_min)

@@ -10,7 +10,6 @@ anything but a whole answer is unknown.
 
 from __future__ import annotations
 
-import logging
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +21,7 @@ import httpx
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._discreet import discreet
+from ._log import say
 from ._readers import NoAnswerError, open_reader
 from ._tasks import OwnedTask, OwnedTasks, is_asyncio, running_loop
 from ._version import __version__
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPClient", "Transport"]
 
-_logger: Final = logging.getLogger("paynexus_async")
 
 T = TypeVar("T")
 Conclude = Callable[[APIResponse | APIError], T]
@@ -174,7 +173,7 @@ class _Exchange(Generic[T]):
         if self.settled:
             return
         self.settled = True
-        _logger.debug("%s %s: %r", self.call.method, self.call.name, answer)
+        say("exchange.ended", method=self.call.method, call=self.call.name, answer=answer)
         try:
             self._value = self._conclude(answer)
         except Exception as error:  # noqa: BLE001  # handed to the caller by `result`
@@ -259,14 +258,13 @@ class Transport:
             raise ClientStateError(msg)
         try:
             loop = running_loop()
+            if self._loop is None:
+                self._tasks = OwnedTasks()  # not from a bare callback of the loop, either
+                self._loop = loop
+                self._open_own_reader()
         except anyio.NoEventLoopError:
             msg = "the client works inside a running event loop: call it from an async function"
             raise ClientStateError(msg) from None
-        if self._loop is None:
-            self._loop = loop
-            self._tasks = OwnedTasks()
-            if is_asyncio() and self._open_reader is not None:
-                self._reader = self._open_reader()
         if self._loop != loop:
             msg = (
                 "the client was first used in another event loop: nothing was sent; "
@@ -274,6 +272,10 @@ class Transport:
             )
             raise ClientStateError(msg)
         return self._tasks
+
+    def _open_own_reader(self) -> None:
+        if is_asyncio() and self._open_reader is not None:
+            self._reader = self._open_reader()
 
     async def exchange(
         self,
@@ -384,7 +386,7 @@ class Transport:
                 )
                 with suppress(APIError):
                     conclude(gone)
-        _logger.debug("%s %s: %r", call.method, call.name, answer)
+        say("exchange.ended", method=call.method, call=call.name, answer=answer)
         return conclude(answer)
 
     async def _run(

@@ -17,6 +17,8 @@ from ._budget import Budget
 from ._bulk import check_each, follow_each
 from ._experience import Experience
 from ._follow import Followers, Terms
+from ._log import say
+from ._observer import NOBODY
 from ._pages import Pages
 from ._prompts import PROMPT_LIFE_SECONDS, Prompts, refusal
 from ._quota import Plan, Quota, Urgency
@@ -52,6 +54,7 @@ from .exceptions import (
     ClientStateError,
     ConfigurationError,
     InvalidRequestError,
+    PaymentOutcomeUnknown,
     PayNexusError,
     RateLimitError,
 )
@@ -73,13 +76,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ._bulk import Items, OnProgress, Waiting
+    from ._observer import Observer, Operation
     from ._prompts import Prompt
     from ._readers import TransportName
     from ._retry import StopStrategy, WaitStrategy
     from ._schedule import Patience
     from ._transport import HTTPClient
     from ._wire import Environment, Page, RateLimits, Secret
-    from .exceptions import DuplicatePaymentError, PaymentMismatchError, PaymentOutcomeUnknown
+    from .exceptions import DuplicatePaymentError, PaymentMismatchError
     from .models import Attempt, Resolution
 
 __all__ = ["AsyncPayNexus"]
@@ -135,6 +139,7 @@ class AsyncPayNexus:
         patience: Patience | Schedule = "balanced",
         learn: bool = True,
         experience: Mapping[str, object] | None = None,
+        telemetry: Observer | None = None,
     ) -> None:
         """Prepare a client; nothing is sent.
 
@@ -164,6 +169,8 @@ class AsyncPayNexus:
                 `Schedule`.
             learn: whether the client learns from its payments how long customers take.
             experience: what a client learned before: the value of its `experience`.
+            telemetry: a `paynexus_async.telemetry.Telemetry`, for spans and metrics; its clients
+                may share one.
 
         Raises:
             ConfigurationError: a key is missing, blank, malformed or the other one, the URL is not
@@ -186,6 +193,7 @@ class AsyncPayNexus:
             trust_env=trust_env,
             reads_with=transport,
         )
+        self._observer = NOBODY if telemetry is None else telemetry
         self._agenda: Agenda | None = None
         self._prompts = Prompts()
         try:
@@ -203,7 +211,9 @@ class AsyncPayNexus:
             schedule=schedule,
             experience=known,
             learn=learn,
+            observer=self._observer,
         )
+        self._observer.attach(self._followers, self._budget)
         self._is_view = False
 
     def __repr__(self) -> str:
@@ -318,28 +328,9 @@ class AsyncPayNexus:
         key = self._keys.initiating
         intent = Intent.of(amount, phone, description, self.environment)
         deadline = self._deadline(timeout)
-        if not allow_duplicate:
-            await self._prove_that_none_is_open(intent, deadline)
-
-        call = initiate_call(intent)
-
-        async def attempt() -> Payment:
-            await self._permit(call, Urgency.INITIATE, deadline)
-            first = None if allow_duplicate else self._prompts.open_like(intent)
-            if first is not None:  # begun while this one waited
-                self._budget.give_back(Urgency.INITIATE)
-                raise refusal(first)
-            prompt = self._prompts.begin(intent, self._transport.now(), _utc_now())
-            conclude = partial(self._conclude_initiate, prompt)
-            seconds = deadline - self._transport.now()
-            return await self._exchange(call, key, conclude, seconds, Urgency.INITIATE)
-
-        return await repeat(
-            attempt,
-            worth_repeating=never_sent,
-            retries=self._options.retries,
-            deadline=deadline,
-        )
+        with self._observer.operation("initiate_payment") as told:
+            payment = await self._initiate(intent, key, deadline, insists=allow_duplicate)
+            return told.ended(payment)
 
     async def get_payment_status(
         self, reference: str | Payment, *, timeout: float | None = None
@@ -460,8 +451,9 @@ class AsyncPayNexus:
         """
         known = payment if isinstance(payment, Payment) else None
         expected = expectation_of(payment)
-        terms = self._terms(max_wait, wait, stop)
-        return await self._followers.wait(expected, known, terms)
+        with self._observer.operation("wait_for_completion") as told:
+            terms = self._terms(max_wait, wait, stop, told=told)
+            return told.ended(await self._followers.wait(expected, known, terms))
 
     def watch(
         self,
@@ -561,7 +553,7 @@ class AsyncPayNexus:
         at_once = self._transport.connections_max
         if concurrency is not None:
             at_once = min(_count("concurrency", concurrency), at_once)
-        return check_each(
+        results = check_each(
             references,
             self._check,
             tasks=self._transport.enter(),
@@ -569,6 +561,7 @@ class AsyncPayNexus:
             ordered=ordered,
             progress=progress,
         )
+        return self._observer.bulk("check_payments", results)
 
     def wait_many(
         self,
@@ -610,7 +603,7 @@ class AsyncPayNexus:
                 tell(error)
                 return None
 
-        return follow_each(
+        results = follow_each(
             payments,
             follow,
             tasks=self._transport.enter(),
@@ -618,6 +611,7 @@ class AsyncPayNexus:
             ordered=ordered,
             progress=progress,
         )
+        return self._observer.bulk("wait_many", results)
 
     async def wait_for_all(
         self,
@@ -797,6 +791,33 @@ class AsyncPayNexus:
         )
         return self._observe(observed, expected)
 
+    async def _initiate(
+        self, intent: Intent, key: Secret, deadline: float, *, insists: bool
+    ) -> Payment:
+        """Send a prompt once, unless one may be open and the caller does not insist."""
+        if not insists:
+            await self._prove_that_none_is_open(intent, deadline)
+
+        call = initiate_call(intent)
+
+        async def attempt() -> Payment:
+            await self._permit(call, Urgency.INITIATE, deadline)
+            first = None if insists else self._prompts.open_like(intent)
+            if first is not None:  # begun while this one waited
+                self._budget.give_back(Urgency.INITIATE)
+                raise refusal(first)
+            prompt = self._prompts.begin(intent, self._transport.now(), _utc_now())
+            conclude = partial(self._conclude_initiate, prompt)
+            seconds = deadline - self._transport.now()
+            return await self._exchange(call, key, conclude, seconds, Urgency.INITIATE)
+
+        return await repeat(
+            attempt,
+            worth_repeating=never_sent,
+            retries=self._options.retries,
+            deadline=deadline,
+        )
+
     async def _prove_that_none_is_open(self, intent: Intent, deadline: float) -> None:
         """Refuse a second prompt beside a first one that may be open.
 
@@ -822,11 +843,14 @@ class AsyncPayNexus:
             payment = outcome_of_initiate(prompt.intent, answer)
         except PayNexusError as error:
             self._prompts.settle(prompt, error, self._transport.now(), _utc_now())
+            if isinstance(error, PaymentOutcomeUnknown):
+                say("payment.unknown", error=error.message, error_type=type(error).__name__)
             if prompt.payment is not None:  # sent, for something else than was asked
                 named = attrs.evolve(Expectation.of(prompt.payment), amount=None, phone=None)
                 self._followers.sent(named.completed(expectation_of_intent(prompt.intent)))
             raise
         self._prompts.settle(prompt, payment, self._transport.now(), _utc_now())
+        say("payment.initiated", payment=Expectation.of(payment).label, status=payment.status)
         self._followers.initiated(payment)
         return payment
 
@@ -919,6 +943,7 @@ class AsyncPayNexus:
             except RateLimitError as error:
                 seconds = error.retry_after
                 told = _PAUSE_AFTER_429_SECONDS if seconds is None else seconds
+                say("quota.refused", call=call.name, seconds=told)
                 raise
             finally:
                 self._budget.count(urgency, told, answered=isinstance(answer, APIResponse))
@@ -963,6 +988,7 @@ class AsyncPayNexus:
         wait: WaitStrategy | None,
         stop: StopStrategy | None,
         revisions_seconds: float = 0.0,
+        told: Operation = NOBODY,
     ) -> Terms:
         self._transport.enter()
         return Terms(
@@ -970,6 +996,7 @@ class AsyncPayNexus:
             revisions_seconds=revisions_seconds,
             wait=wait,
             stop=stop,
+            told=told,
         )
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
+import anyio
 import looptime
 import pytest
 import trio.testing
 
+from paynexus_async.cli import _session
+
 from .fakes import FakeServer
+from .shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEY_VARIABLES = ("PAYNEXUS_SECRET_KEY", "PAYNEXUS_PUBLIC_KEY", "PAYNEXUS_BASE_URL")
+KEY_VARIABLES = (
+    "PAYNEXUS_SECRET_KEY",
+    "PAYNEXUS_PUBLIC_KEY",
+    "PAYNEXUS_BASE_URL",
+    "PAYNEXUS_WEBHOOK_SECRET",
+)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -34,3 +45,14 @@ def _no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def server() -> Iterator[FakeServer]:
     """A server that answers what the test tells it to."""
     return FakeServer()
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """The command line; its commands run on a clock that jumps."""
+    shell = Shell(capsys)
+    monkeypatch.setattr(_session, "http_client", shell.http_client)
+    run = partial(anyio.run, backend_options={"loop_factory": looptime.new_event_loop})
+    monkeypatch.setattr(anyio, "run", run)
+    monkeypatch.setattr(sys, "stdin", sys.stdin)
+    return shell

@@ -22,8 +22,9 @@ MODULES = {
 LAYERS = [
     {"_version", "exceptions"},
     {"status", "phone"},
-    {"_discreet"},
+    {"_discreet", "_log"},
     {"models"},
+    {"_observer"},
     {"_convert"},
     {"_wire", "_schedule", "_hearsay"},
     {"_experience", "_prompts", "_quota", "_readers", "_tasks", "webhooks"},
@@ -35,6 +36,8 @@ LAYERS = [
     {"_resolver"},
     {"client"},
     {"__init__"},
+    {"telemetry", "_checkout"},
+    {"aiohttp", "fastapi"},
     {"sandbox"},
     {"cli"},
     {"__main__"},
@@ -44,16 +47,20 @@ ONE_HOME = {
     "tenacity": {"_retry"},
     "httpx": {"_transport", "cli", "sandbox"},
     "httpcore": set(),
-    "aiohttp": {"_readers"},
+    "aiohttp": {"_readers", "aiohttp"},
+    "aiohttp_sse": {"aiohttp"},
     "pyreqwest": {"_readers"},
     "cattrs": {"_convert"},
     "phonenumbers": {"phone"},
-    "fastapi": {"sandbox"},
-    "starlette": {"sandbox"},
+    "cryptography": {"_checkout"},
+    "fastapi": {"fastapi", "sandbox"},
+    "starlette": {"fastapi", "sandbox"},
+    "sse_starlette": {"fastapi"},
     "uvicorn": {"sandbox"},
     "pydantic": {"sandbox"},
     "cyclopts": {"cli"},
     "rich": {"cli"},
+    "opentelemetry": {"telemetry"},
     "trio": {"_tasks", "sandbox"},
     "asyncio": {"_tasks", "cli", "sandbox"},
 }
@@ -62,6 +69,7 @@ PURE = {
     "status",
     "phone",
     "_discreet",
+    "_observer",
     "models",
     "_convert",
     "_wire",
@@ -172,7 +180,8 @@ def test_importing_the_package_loads_no_extra():
     assert "paynexus_async" in loaded
     assert not set(loaded) & {
         "fastapi", "starlette", "uvicorn", "pydantic", "cyclopts", "trio", "pytest",
-        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers",
+        "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "cryptography", "sse_starlette",
+        "aiohttp_sse", "opentelemetry",
     }  # fmt: skip
     assert not [name for name in loaded if name.startswith("paynexus_async.cli")]
 

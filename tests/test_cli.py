@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import time
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import anyio
 import httpx
-import looptime
 import pytest
 
 from paynexus_async import PaymentStatus, cli
-from paynexus_async.cli import _commands, _sandbox, _session
+from paynexus_async.cli import _commands, _sandbox
 from paynexus_async.cli._outcome import Exit, exit_of_error, exit_of_payment
 from paynexus_async.cli._report import JsonReport, PlainReport, document_of, line_of
 from paynexus_async.exceptions import ClientStateError
@@ -30,55 +30,9 @@ from paynexus_async.sandbox import (
     Request,
     Scenario,
     Step,
-    create_app,
 )
 
-EPOCH = 1_769_498_238.0
-
-
-def tick() -> float:
-    try:
-        return EPOCH + anyio.current_time()
-    except anyio.NoEventLoopError:
-        return EPOCH
-
-
-class Shell:
-    """Runs commands against a sandbox in process, on a clock that jumps."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.ledger = Ledger(clock=tick)
-        self.transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app=create_app(self.ledger))
-        self.capsys = capsys
-
-    def http_client(self, report: Any) -> httpx.AsyncClient:
-        client = httpx.AsyncClient(transport=self.transport)
-
-        async def count(request: httpx.Request) -> None:
-            report.calls += 1
-
-        client.event_hooks = {"request": [count]}
-        return client
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(arguments)
-        out, err = self.capsys.readouterr()
-        code = caught.value.code
-        return (code if isinstance(code, int) else -1), out, err
-
-    def json(self, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-        code, out, _ = self(*arguments, "--json")
-        return code, [json.loads(line) for line in out.splitlines()]
-
-
-@pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    shell = Shell(capsys)
-    monkeypatch.setattr(_session, "http_client", shell.http_client)
-    run = partial(anyio.run, backend_options={"loop_factory": looptime.new_event_loop})
-    monkeypatch.setattr(_commands.anyio, "run", run)
-    return shell
+from .shell import EPOCH, Shell
 
 
 @pytest.mark.parametrize(
@@ -541,7 +495,19 @@ def test_help_names_every_command_and_the_exit_codes(shell: Shell):
     """A person finds their way."""
     code, out, _ = shell("--help")
     assert code == 0
-    for word in ("pay", "wait", "status", "validate-phone", "sandbox", "demo", "7 unknown"):
+    for word in (
+        "pay",
+        "wait",
+        "status",
+        "validate-phone",
+        "sandbox",
+        "demo",
+        "7 unknown",
+        "check",
+        "wait-all",
+        "webhooks",
+        "doctor",
+    ):
         assert word in out
     assert (
         shell("--version")[1].strip() == cli._commands.__version__
@@ -549,6 +515,40 @@ def test_help_names_every_command_and_the_exit_codes(shell: Shell):
         else True
     )
     assert "Whole KES" in shell("pay", "--help")[1]
+
+
+def test_a_shell_completes_commands_and_their_options(tmp_path):
+    """Bash, with what --install-completion puts into a home."""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "paynexus_async", "--install-completion", "--shell", "bash"]
+    subprocess.run(command, env=home, check=True, stdout=subprocess.DEVNULL)
+    words = """
+source "$HOME/.bashrc"
+complete -p paynexus
+asked() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _paynexus; echo "${COMPREPLY[@]}"; }
+asked paynexus ""
+asked paynexus webhooks ""
+asked paynexus check --re
+asked paynexus check orders.csv --to ""
+"""
+    bash = subprocess.run(
+        ["bash", "-c", words], env=home, check=True, capture_output=True, text=True
+    )
+    _, commands, *rest = bash.stdout.splitlines()
+    expected = [
+        "check",
+        "demo",
+        "doctor",
+        "pay",
+        "sandbox",
+        "status",
+        "validate-phone",
+        "wait",
+        "wait-all",
+        "webhooks",
+    ]
+    assert sorted(commands.split()) == expected
+    assert rest == ["listen send", "--resume", "csv jsonl"]
 
 
 def test_as_a_module_it_is_the_same_command(monkeypatch, capsys):

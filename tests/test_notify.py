@@ -302,7 +302,7 @@ async def test_two_names_that_become_one_keep_the_news(server: FakeServer):
         group.start_soon(by_checkout.run)
         await anyio.sleep(0.5)
         assert await paynexus.notify(event(reference=None))
-        await anyio.sleep(2.1)
+        await anyio.sleep(2.6)
         assert len(server.requests) == 3
         assert by_reference.payment == by_checkout.payment
         assert by_reference.payment is not None

@@ -519,3 +519,50 @@ def test_headers_that_say_nothing_are_not_guessed_at(broken):
     """Nothing is learned from them."""
     assert rate_limits(headers(**{**GOOD, **broken})) is None
     assert rate_limits(headers(Date=GOOD["Date"])) is None
+
+
+def test_the_calls_that_are_left_are_those_of_the_window_with_the_fewest():
+    """Calls on their way count, and those of the window before do not."""
+    quota = Quota(Plan(minute=10, hour=12))
+    assert quota.left(0.0) == 10
+    assert not quota.is_used
+    for at in (0.0, 1.0, 2.0):
+        quota.take(at)
+        quota.answered(at)
+    quota.take(3.0)
+    assert quota.is_used
+    assert quota.left(3.0) == 6
+    quota.answered(3.0)
+    assert quota.left(100.0) == 12 - 4
+
+
+def test_the_server_knows_best_what_is_left_of_its_window():
+    """Others may use the key; when that window is over, its account is too."""
+    quota = Quota(Plan(minute=60, hour=3_600))
+    quota.take(0.0)
+    quota.answered(0.0, RateLimits(limit=60, remaining=20, reset_seconds=30))
+    quota.take(1.0)
+    assert quota.left(1.0) == 19
+    assert quota.left(40.0) == 60 - 2
+    anew = Quota(Plan(minute=10))
+    for at in (0.0, 1.0, 2.0, 3.0):
+        anew.take(at)
+        anew.answered(at)
+    anew.take(4.0)
+    anew.answered(4.0, RateLimits(limit=10, remaining=9, reset_seconds=59))  # its window has begun
+    assert anew.left(5.0) == 9
+    unplanned = Quota(Plan())
+    assert unplanned.left(0.0) is None
+    unplanned.take(0.0)
+    unplanned.answered(0.0, RateLimits(limit=60, remaining=0, reset_seconds=30))
+    assert unplanned.left(1.0) == 0
+    assert unplanned.left(40.0) is None
+
+
+def test_after_a_429_no_call_is_left_until_it_has_ended():
+    """Whatever the plan says."""
+    quota = Quota(Plan(minute=10))
+    quota.take(0.0)
+    quota.refused(0.0, 30.0)
+    assert quota.left(29.0) == 0
+    assert quota.left(31.0) == 9

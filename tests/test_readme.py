@@ -15,6 +15,7 @@ import anyio
 import httpx
 import looptime
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -65,10 +66,38 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
     ledger = Ledger(clock=lambda: 1_769_498_238.0 + asyncio.get_running_loop().time())
     monkeypatch.setenv("PAYNEXUS_SECRET_KEY", SECRET_KEY)
     monkeypatch.setenv("PAYNEXUS_PUBLIC_KEY", PUBLIC_KEY)
+    monkeypatch.setenv("PAYNEXUS_CHECKOUT_SECRET", "a secret of thirty-two characters")
+    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", "whsec_third")
     monkeypatch.setattr(
         httpx, "AsyncHTTPTransport", lambda **_: httpx.ASGITransport(app=create_app(ledger))
     )
     return ledger
+
+
+async def follow_a_customer(app: Any, ledger: Ledger) -> None:
+    """Pay in an application of FastAPI's, and read the stream of the token to its end."""
+    async with app.router.lifespan_context(app) as state:
+
+        async def served(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, "state": dict(state)}, receive, send)
+
+        transport = httpx.ASGITransport(served)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as browser:
+            answer = await browser.post("/pay", json={"id": 12345, "phone": "0746990866"})
+            assert answer.status_code == 202
+            stream = await browser.get(f"/paynexus/events/{answer.json()['token']}")
+    assert ledger.prompts[0].description == "Order #12345"
+    assert '"state": "completed"' in stream.text
+
+
+async def follow_a_customer_of_aiohttp(app: Any, ledger: Ledger) -> None:
+    """The same, over a socket."""
+    async with TestClient(TestServer(app)) as browser:
+        answer = await browser.post("/pay", json={"id": 12345, "phone": "0746990866"})
+        assert answer.status == 202
+        stream = await browser.get(f"/paynexus/events/{(await answer.json())['token']}")
+        assert '"state": "completed"' in await stream.text()
+    assert ledger.prompts[0].description == "Order #12345"
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda b: f"line-{b.line}")
@@ -80,7 +109,7 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeyp
         async with AsyncPayNexus() as paynexus:
             namespace: dict[str, Any] = {"paynexus": paynexus}
             await run(block, namespace)
-            if checkout := namespace.get("checkout"):
+            if inspect.iscoroutinefunction(checkout := namespace.get("checkout")):
                 order = SimpleNamespace(amount=100, phone="0746990866", id=12345)
                 assert await checkout(paynexus, order) == "Thank you!"
                 ledger.script("expired")
@@ -90,6 +119,10 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeyp
                 assert "answer the prompt" in await checkout(paynexus, order)
                 order.phone = "12345678"
                 assert "No prompt was sent" in await checkout(paynexus, order)
+            if app := namespace.get("app"):
+                await follow_a_customer(app, ledger)
+            if shop := namespace.get("shop"):
+                await follow_a_customer_of_aiohttp(shop, ledger)
             if resolve := namespace.get("resolve"):
                 assert await resolve(paynexus, lost()) is None
                 assert "none so far: PayNexus lists no payment" in capsys.readouterr().out

@@ -122,3 +122,35 @@ def test_a_curve_can_be_read_between_and_beyond_its_points():
     assert [curve.at(age) for age in (0, 1, 2, 3, 4, 100)] == [1, 0.75, 0.5, 0.25, 0, 0]
     assert [curve.open_seconds(age) for age in (0, 2, 4, 100)] == [0, 1.5, 2, 2]
     assert Schedule(1, curve).seconds_to_next_look(0, 0) > 0
+
+
+def looks_that_find_it_open(schedule: Schedule) -> float:
+    """How many looks of the safety net a payment costs on average, besides the one that ends it."""
+    age, looks = 0.0, 0.0
+    while age < 120:
+        age += schedule.seconds_to_next_look(age, 0.0, is_safety_net=True)
+        looks += schedule.survival.at(age)
+    return looks
+
+
+def test_a_safety_net_costs_less_than_one_look_and_is_as_close_as_that_allows():
+    """Whatever the price of a call, and whatever the customers."""
+    slow = Survival.sampled(lambda age: math.exp(-age / 25))
+    for survival in (PRIOR, PRIOR.scaled(0.1), slow):
+        schedule = Schedule(survival=survival)
+        net = schedule.safety_net_seconds
+        assert 0.7 < looks_that_find_it_open(schedule) <= 0.91
+        assert Schedule(price=3.0, survival=survival).safety_net_seconds == net
+        closer = net - 2 * survival.step_seconds
+        at_ages = (survival.at(number * closer) for number in range(1, int(120 / closer)))
+        assert sum(at_ages) > 0.9
+    assert Schedule().safety_net_seconds == 15.75
+    assert Schedule(survival=Survival(1.0, (1.0, 0.0))).safety_net_seconds == 1.0
+
+
+def test_a_safety_net_is_never_closer_than_the_schedule():
+    """Late truth is looked for as seldom as without it, or less."""
+    schedule = Schedule()
+    for age in range(200):
+        usual = schedule.seconds_to_next_look(age, 0.5)
+        assert schedule.seconds_to_next_look(age, 0.5, is_safety_net=True) >= usual

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import traceback
 from functools import partial
@@ -17,6 +18,7 @@ from paynexus_async import (
     APIResponse,
     APIResponseError,
     APITimeoutError,
+    AsyncPayNexus,
     ClientStateError,
     ConfigurationError,
     PaymentOutcomeUnknown,
@@ -1010,3 +1012,27 @@ async def test_a_readers_exchange_is_logged_too(anyio_backend, caplog):
     assert line.startswith("GET get_payment_status: <")
     assert "secret" not in line
     await transport.aclose()
+
+
+def test_a_bare_callback_of_the_loop_is_no_place_to_begin_and_spoils_nothing():
+    """There is no task to run in; the client is bound by its first call from one."""
+
+    async def main() -> None:
+        loop, met = asyncio.get_running_loop(), asyncio.Event()
+        paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY)
+        errors = []
+
+        def call_back() -> None:
+            try:
+                paynexus.notify("PNX1").send(None)
+            except (ClientStateError, StopIteration) as error:
+                errors.append(error)
+            met.set()
+
+        loop.call_soon(call_back)
+        await met.wait()
+        assert [type(error) for error in errors] == [ClientStateError]
+        assert not await paynexus.notify("PNX1")
+        await paynexus.aclose()
+
+    asyncio.run(main())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import takewhile
 from pathlib import Path  # noqa: TC003  # the annotations are read when a command runs
 from typing import Annotated, Final, NoReturn
 
@@ -16,7 +17,6 @@ import attrs
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import (
-    APIConnectionError,
     AsyncPayNexus,
     ConfigurationError,
     InvalidRequestError,
@@ -28,18 +28,24 @@ from .. import (
     mask_phones,
 )
 from . import _session
+from ._bulk import CODES, Unfinished, check, wait_all
+from ._doctor import CODES as CODES_OF_DOCTOR
+from ._doctor import doctor
 from ._outcome import Exit, exit_of_error, exit_of_payment
 from ._report import JsonReport, PlainReport, Report
+from ._session import SANDBOX_PORT, Where, hint
+from ._webhooks import webhooks
 
 __all__ = ["app", "run"]
 
-SANDBOX_PORT: Final = 8765
 _MAX_WAIT_SECONDS: Final = 86_400
 
-_EPILOGUE: Final = """\
+_KEYS: Final = """\
 Keys come from PAYNEXUS_SECRET_KEY (sk_…, initiates) and PAYNEXUS_PUBLIC_KEY (pk_…, reads), never
 from the command line. Without --sandbox, commands talk to the real API.
-
+"""
+_EPILOGUE: Final = f"""\
+{_KEYS}
 Exit codes: 0 paid · 1 refused or unreachable, nothing sent · 2 usage · 3 failed · 4 cancelled ·
 5 expired · 6 pending · 7 unknown: a prompt may be out · 8 the answer contradicts · 130 interrupted.
 Of several payments, the highest counts.
@@ -56,17 +62,11 @@ app = App(
 
 
 @attrs.frozen
-class Common:
-    """What every command that calls the API understands."""
+class Common(Where):
+    """What every command that tells of payments understands."""
 
-    sandbox: Annotated[bool, Parameter(negative="")] = False
-    "Talk to the sandbox on this machine (`paynexus sandbox`) instead of the real API."
-    port: int = SANDBOX_PORT
-    "Where the sandbox listens."
     json: Annotated[bool, Parameter(negative="")] = False
     "Print one JSON object for each event."
-    timeout: float = 30.0
-    "Seconds that one call may take, all told."
 
 
 Flattened = Annotated[Common, Parameter(name="*")]
@@ -126,6 +126,10 @@ def status(*references: str, common: Flattened = _DEFAULTS) -> int:
     if not references:
         _misused("status: which payment? Give at least one reference")
     return _tell(common, partial(_status, references, common), moving=False)
+
+
+app.command(check, help_epilogue=f"{_KEYS}\n{CODES}")
+app.command(wait_all, help_epilogue=f"{_KEYS}\n{CODES}")
 
 
 @app.command(name="validate-phone")
@@ -205,19 +209,38 @@ def demo(*, speed: float = 10.0, json: Annotated[bool, Parameter(negative="")] =
     return anyio.run(demonstrate, speed, _report(json=json))
 
 
+app.command(webhooks)
+app.command(doctor, help_epilogue=f"{_KEYS}\n{CODES_OF_DOCTOR}")
+app.register_install_completion_command(
+    help="Let the shell complete commands and options: bash, zsh, fish or PowerShell."
+)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command, and return its exit code."""
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False)
-    except (CycloptsError, InvalidRequestError, ConfigurationError) as error:
-        print(f"paynexus: {error}\nTry: paynexus --help", file=sys.stderr)
+    except CycloptsError as error:
+        known = [*takewhile(lambda word: not word.startswith("-"), arguments)][:1]
+        command = " ".join(["paynexus", *(word for word in known if word in app)])
+        print(f"paynexus: {error}\nTry: {command} --help", file=sys.stderr)
         return Exit.USAGE
-    except ImportError as error:
+    except (ConfigurationError, ImportError, InvalidRequestError) as error:
         print(f"paynexus: {error}", file=sys.stderr)
         return Exit.USAGE
+    except Unfinished as end:
+        print(f"paynexus: {end}{_way_on(end, arguments)}", file=sys.stderr)
+        return end.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return code if isinstance(code, int) else Exit.COMPLETED
+
+
+def _way_on(end: Unfinished, arguments: Sequence[str]) -> str:
+    if not end.resumable:
+        return ""
+    again = [*arguments] if "--resume" in arguments else [*arguments, "--resume"]
+    return f"\nGo on with: {shlex.join(['paynexus', *again])}"
 
 
 # --- What the commands do
@@ -302,7 +325,7 @@ async def _status(
             journey.report.listed(payment, codes[-1])
         else:
             codes.append(exit_of_error(result.error))
-            journey.report.error(result.error, codes[-1], _hint(result.error, common))
+            journey.report.error(result.error, codes[-1], hint(result.error, common))
     return max(codes)
 
 
@@ -328,34 +351,12 @@ async def _with_client(common: Common, work: Work, journey: _Journey) -> Exit:
     report = journey.report
     with report:
         try:
-            async with _client(common, report) as paynexus:
+            async with _session.client(common, report) as paynexus:
                 return await work(paynexus, journey)
         except PayNexusError as error:
             code = exit_of_error(error)
-            report.error(error, code, journey.found_out or _hint(error, common))
+            report.error(error, code, journey.found_out or hint(error, common))
             return code
-
-
-@asynccontextmanager
-async def _client(common: Common, report: Report) -> AsyncGenerator[AsyncPayNexus]:
-    """Open a client that counts its calls, on the real API or on the sandbox."""
-    secret_key, public_key, base_url = None, None, None
-    if common.sandbox:
-        from ..sandbox._engine import PUBLIC_KEY, SECRET_KEY
-
-        secret_key, public_key = SECRET_KEY, PUBLIC_KEY
-        base_url = f"http://127.0.0.1:{common.port}/api"
-    async with (
-        _session.http_client(report) as http_client,
-        AsyncPayNexus(
-            secret_key,
-            public_key,
-            base_url=base_url,
-            timeout=common.timeout,
-            http_client=http_client,
-        ) as paynexus,
-    ):
-        yield paynexus
 
 
 def _report(*, json: bool, moving: bool = True) -> Report:
@@ -366,14 +367,6 @@ def _report(*, json: bool, moving: bool = True) -> Report:
 
         return LiveReport()
     return PlainReport()
-
-
-def _hint(error: PayNexusError, common: Common) -> str:
-    if common.sandbox and isinstance(error, APIConnectionError) and error.never_sent:
-        return f"Is the sandbox running? Start it: paynexus sandbox --port {common.port}"
-    if isinstance(error, ConfigurationError) and not common.sandbox:
-        return "To try without keys: paynexus demo, or --sandbox."
-    return ""
 
 
 def _interrupted(journey: _Journey) -> Exit:

@@ -42,7 +42,7 @@ class Exit(IntEnum):
     MISMATCH = 8
     """The answer contradicts what was asked."""
     INTERRUPTED = 130
-    """Ctrl-C, before anything was sent."""
+    """Ctrl-C, before anything was sent; of a bulk, before its end."""
 
 
 ADVICE: Final = {

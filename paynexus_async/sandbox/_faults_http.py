@@ -17,8 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from ._described import DONE, ORDERED, ORDERS, behind
 from ._engine import Ledger, Request
-from ._faults import CALLS, FAULTS, SECONDS_MAX, SEED_MAX, TIMES_MAX, Fault, Rule, Strike, Told
+from ._faults import CALLS, FAULTS, SECONDS_MAX, SEED_MAX, TIMES_MAX, Fault, Strike, Told
 from ._refused import refused
+from ._view import FAULT_KINDS, rule_shown
 
 __all__ = ["CONNECTION", "add_faults", "tell"]
 
@@ -102,16 +103,8 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
     @app.get("/sandbox/faults", tags=tags, responses=behind(ORDERS), response_model=None)
     async def faults() -> dict[str, object]:
         """The kinds of fault that there are, and the orders in force."""
-        kinds = [
-            {
-                "name": kind.name,
-                "happens": kind.happens,
-                "calls": [call for call in CALLS if call in {"any", *kind.calls}],
-                "seconds": kind.seconds,
-            }
-            for kind in FAULTS.values()
-        ]
-        return {"kinds": kinds, "rules": [_described(rule) for rule in ledger.faults.rules]}
+        rules = [rule_shown(rule) for rule in ledger.faults.rules]
+        return {"kinds": FAULT_KINDS, "rules": rules}
 
     @app.post(
         "/sandbox/faults", tags=tags, responses=behind(ORDERED, 400, 422), response_model=None
@@ -134,7 +127,7 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
                 seed=seed,
                 seconds=seconds,
             )
-            return JSONResponse(_described(ledger.faults.add(fault)))
+            return JSONResponse(rule_shown(ledger.faults.add(fault)))
         except ValueError as error:
             return refused(422, "VALIDATION_ERROR", str(error))
 
@@ -154,17 +147,3 @@ def add_faults(app: FastAPI, ledger: Ledger) -> None:
         """Take all orders back."""
         ledger.faults.clear()
         return {"success": True}
-
-
-def _described(rule: Rule) -> dict[str, object]:
-    fault = rule.fault
-    return {
-        "id": rule.id,
-        "kind": fault.kind,
-        "call": fault.call,
-        "times": fault.times,
-        "probability": fault.probability,
-        "seed": fault.seed,
-        "seconds": fault.seconds,
-        "struck": rule.struck,
-    }

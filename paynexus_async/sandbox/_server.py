@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import uvicorn
@@ -17,17 +18,70 @@ from ._faults_http import CONNECTION
 from ._sender import send_due
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+    from typing import Any
+
     from ._engine import Ledger
     from ._events import Events
     from ._faults import Faults
 
-__all__ = ["SandboxServer"]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    ASGI = Callable[[Message, Receive, Send], Awaitable[None]]
+
+__all__ = ["SandboxServer", "serve"]
 
 _STOP_SECONDS_MAX: Final = 10.0
 _PORT_MAX: Final = 65_535
 
 # Without any handler, Python prints uvicorn's warnings (a client's garbage) among a test's output.
 logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    """Listen on an address; 0 takes a free port.
+
+    Raises:
+        OSError: the port is taken, or is none; the message names it.
+    """
+    if not 0 <= port <= _PORT_MAX:  # the socket would raise OverflowError, and leak
+        msg = f"cannot listen on {host}:{port}: ports go from 0 to {_PORT_MAX}"
+        raise OSError(errno.EINVAL, msg)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        msg = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise OSError(error.errno, msg) from error
+
+
+def serve(app: ASGI, *, host: str, port: int, began: Callable[[str], None]) -> None:
+    """Serve another application, in this thread, until somebody presses Ctrl-C.
+
+    Args:
+        app: an ASGI application.
+        host: the address to listen on.
+        port: 0 takes a free one.
+        began: hears of the URL, as soon as it can be reached.
+
+    Raises:
+        OSError: the port is taken, or is none; the message names it.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
+    )
+    with _listening_socket(host, port) as listening:
+        name, number = listening.getsockname()[:2]
+        began(f"http://{f'[{name}]' if ':' in name else name}:{number}/")
+        with suppress(KeyboardInterrupt):  # it has stopped by then
+            uvicorn.Server(config).run([listening])
 
 
 class _Server(uvicorn.Server):
@@ -120,15 +174,7 @@ class SandboxServer:
         if self._socket is not None:
             msg = f"the sandbox is running already, on {self.url}"
             raise RuntimeError(msg)
-        host, port = self._address
-        if not 0 <= port <= _PORT_MAX:  # the socket would raise OverflowError, and leak
-            msg = f"cannot listen on {host}:{port}: ports go from 0 to {_PORT_MAX}"
-            raise OSError(errno.EINVAL, msg)
-        try:
-            self._socket = socket.create_server((host, port))
-        except OSError as error:
-            msg = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise OSError(error.errno, msg) from error
+        self._socket = _listening_socket(*self._address)
         app = create_app(self.ledger)
         config = uvicorn.Config(
             app,

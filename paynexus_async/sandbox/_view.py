@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from ._engine import BUSINESS, PIN, SECRET_KEY, Ledger, Prompt
+from ._faults import CALLS, FAULTS, Rule
 
-__all__ = ["View", "changes", "view"]
+if TYPE_CHECKING:
+    from ._webhooks import Delivery
+
+__all__ = ["FAULT_KINDS", "View", "changes", "delivery_shown", "rule_shown", "view"]
 
 View = Mapping[str, object]
-"""Parts by name: `sandbox`, `phone/254746990866`, `payment/PNXABC123DEF`, `call/17`."""
+"""Parts by name: `sandbox`, `phone/254746990866`, `payment/PNXABC123DEF`, `call/17`,
+`delivery/3`, `fault/2` (one that is ordered), and `faults` (those that there are)."""
 
 PHONES_SHOWN_MAX: Final = 12
 PAYMENTS_SHOWN_MAX: Final = 6
 CALLS_SHOWN_MAX: Final = 100
+DELIVERIES_SHOWN_MAX: Final = 50
 _PAYMENTS_LOOKED_AT: Final = 500
+
+FAULT_KINDS: Final = tuple(
+    {
+        "name": kind.name,
+        "happens": kind.happens,
+        "calls": [call for call in CALLS if call in {"any", *kind.calls}],
+        "seconds": kind.seconds,
+    }
+    for kind in FAULTS.values()
+)
+"""Every kind of fault that can be ordered."""
 
 
 def view(ledger: Ledger) -> View:
@@ -31,7 +48,8 @@ def view(ledger: Ledger) -> View:
             "phones_hidden": len(ledger.phones) - len(phones),
             "pin": PIN,
             "scenarios": [*ledger.scenarios],
-        }
+        },
+        "faults": FAULT_KINDS,
     }
     for phone in phones:
         parts[f"phone/{phone}"] = {"phone": phone, "balance": ledger.balance(phone)}
@@ -39,6 +57,10 @@ def view(ledger: Ledger) -> View:
             parts[f"payment/{prompt.reference}"] = _payment(ledger, prompt)
     for call in ledger.calls[-CALLS_SHOWN_MAX:]:
         parts[f"call/{call.number}"] = attrs.asdict(call)
+    for delivery in ledger.webhooks.deliveries[-DELIVERIES_SHOWN_MAX:]:
+        parts[f"delivery/{delivery.number}"] = delivery_shown(delivery)
+    for rule in ledger.faults.rules:
+        parts[f"fault/{rule.id}"] = rule_shown(rule)
     return parts
 
 
@@ -46,6 +68,38 @@ def changes(old: View, new: View) -> View:
     """Return the parts that are new or different, and `None` for those that are gone."""
     gone = dict.fromkeys(name for name in old if name not in new)
     return {**gone, **{name: part for name, part in new.items() if old.get(name) != part}}
+
+
+def delivery_shown(delivery: Delivery) -> Mapping[str, object]:
+    """Show how a delivery went, without its body, which holds a phone."""
+    return {
+        "id": delivery.number,
+        "event": delivery.event,
+        "reference": delivery.reference,
+        "url": delivery.url,
+        "attempt": delivery.attempt,
+        "status_code": delivery.status_code,
+        "error": delivery.error,
+        "at": delivery.at,
+        "due_at": delivery.due_at,
+        "acknowledged": delivery.acknowledged,
+        "disorder": sorted(delivery.disorder),
+    }
+
+
+def rule_shown(rule: Rule) -> Mapping[str, object]:
+    """Show an ordered fault, and how often it struck."""
+    fault = rule.fault
+    return {
+        "id": rule.id,
+        "kind": fault.kind,
+        "call": fault.call,
+        "times": fault.times,
+        "probability": fault.probability,
+        "seed": fault.seed,
+        "seconds": fault.seconds,
+        "struck": rule.struck,
+    }
 
 
 def _phones(ledger: Ledger) -> list[str]:

@@ -37,7 +37,9 @@ __all__ = [
     "Post",
     "RegistrationError",
     "Webhooks",
+    "event_body",
     "is_loopback",
+    "signed_headers",
 ]
 
 EVENTS: Final = ("payment.initiated", "payment.completed", "payment.failed")
@@ -452,7 +454,7 @@ class Webhooks:
                     url=endpoint.url,
                     event=event,
                     reference=record.prompt.reference,
-                    body=_body(event, record, change, moment),
+                    body=event_body(event, record, change, moment),
                     at=moment,
                     due_at=moment,
                 )
@@ -526,16 +528,8 @@ class Webhooks:
     # --- Signing and dice
 
     def _signed(self, delivery: Delivery) -> Post:
-        now, disorder, body = self._clock(), delivery.disorder, delivery.body.encode()
-        secret = self._endpoints[delivery.endpoint].secret
-        if "wrong-signature" in disorder:
-            secret += "x"
-        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        prefix = "sha256=" if "prefixed-signature" in disorder else ""
-        headers = {"Content-Type": "application/json", "X-PayNexus-Signature": prefix + signature}
-        if "no-timestamp" not in disorder:
-            age = _STALE_SECONDS if "stale-timestamp" in disorder else 0
-            headers["X-PayNexus-Timestamp"] = str(int(now) - age)
+        body, secret = delivery.body.encode(), self._endpoints[delivery.endpoint].secret
+        headers = signed_headers(body, secret, now=self._clock(), disorder=delivery.disorder)
         return Post(delivery=delivery.number, url=delivery.url, headers=headers, body=body)
 
     def _between(self, low: float, high: float, of: str) -> float:
@@ -591,7 +585,29 @@ def _changes(scenario: Scenario) -> list[Step]:
     return changes
 
 
-def _body(event: str, record: Record, change: Step, moment: float) -> str:
+def signed_headers(
+    body: bytes, secret: str, *, now: float, disorder: Collection[str] = ()
+) -> dict[str, str]:
+    """Sign a delivery.
+
+    Args:
+        body: exactly what is sent.
+        secret: the endpoint's.
+        now: seconds since 1970.
+        disorder: those of `DISORDERS` that are about a signature or a timestamp.
+    """
+    if "wrong-signature" in disorder:
+        secret += "x"
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    prefix = "sha256=" if "prefixed-signature" in disorder else ""
+    headers = {"Content-Type": "application/json", "X-PayNexus-Signature": prefix + signature}
+    if "no-timestamp" not in disorder:
+        age = _STALE_SECONDS if "stale-timestamp" in disorder else 0
+        headers["X-PayNexus-Timestamp"] = str(int(now) - age)
+    return headers
+
+
+def event_body(event: str, record: Record, change: Step, moment: float) -> str:
     """Write the JSON of an event, in the documented shape."""
     prompt, failed = record.prompt, event == "payment.failed"
     told = filled(change.fields, record.facts)

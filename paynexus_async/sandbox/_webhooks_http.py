@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from ._described import DISTURBED, DONE, REGISTERED, SENT_AGAIN, WEBHOOKS, behind
 from ._engine import Ledger
 from ._refused import refused
+from ._view import delivery_shown
 from ._webhooks import DISORDERS, EVENTS, Endpoint, RegistrationError
 
 __all__ = ["add_webhooks"]
@@ -29,22 +30,7 @@ def add_webhooks(app: FastAPI, ledger: Ledger) -> None:
         """Who is told of payments, and how the latest deliveries went."""
         return {
             "endpoints": [_shown(endpoint) for endpoint in webhooks.endpoints],
-            "deliveries": [
-                {
-                    "id": delivery.number,
-                    "event": delivery.event,
-                    "reference": delivery.reference,
-                    "url": delivery.url,
-                    "attempt": delivery.attempt,
-                    "status_code": delivery.status_code,
-                    "error": delivery.error,
-                    "at": delivery.at,
-                    "due_at": delivery.due_at,
-                    "acknowledged": delivery.acknowledged,
-                    "disorder": sorted(delivery.disorder),
-                }
-                for delivery in webhooks.deliveries
-            ],
+            "deliveries": [delivery_shown(delivery) for delivery in webhooks.deliveries],
             "disorders": [{"name": n, "happens": happens} for n, happens in DISORDERS.items()],
         }
 

@@ -1,11 +1,22 @@
-"""The pictures of the sandbox's page that the README shows."""
+"""The pictures of the sandbox's page, and of the checkout, that the README shows."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Final
 
-from paynexus_async.sandbox import PIN, PUBLIC_KEY, SECRET_KEY, Ledger, Request, SandboxServer
+from paynexus_async.sandbox import (
+    PIN,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    Fault,
+    Ledger,
+    Request,
+    SandboxServer,
+)
+
+from .shops import SHOPS, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +31,13 @@ SCENES: Final[dict[str, tuple[ColorScheme, int, int]]] = {
     "narrow": ("light", 375, 812),
 }
 """By name: the colours, and the width and height of the window."""
+
+CHECKOUTS: Final[dict[str, tuple[ColorScheme, int, int, str]]] = {
+    "light": ("light", 760, 640, "completed"),
+    "dark": ("dark", 760, 640, "completed"),
+    "narrow": ("light", 375, 680, "unknown"),
+}
+"""By name: the colours, the width and height of the window, and what it shows."""
 
 
 class _Shop:
@@ -90,3 +108,32 @@ def _play(page: Page, shop: _Shop, *, narrow: bool) -> None:
     page.get_by_label("M-PESA PIN").wait_for()
     page.keyboard.type(PIN[:2])
     page.get_by_role("row").filter(has_text=reference).wait_for()
+
+
+def take_checkout(browser: Browser, name: str, folder: Path) -> None:
+    """Take one picture of the checkout.
+
+    Args:
+        browser: whose page it is.
+        name: one of `CHECKOUTS`.
+        folder: where `checkout-NAME.png` is written.
+    """
+    colours, width, height, state = CHECKOUTS[name]
+    ledger = Ledger(clock=time.time, plan="basic", seed=5, customer="instant")
+    if state == "unknown":
+        ledger.faults.add(Fault("reset-after", call="initiate", times=1))
+    with SandboxServer(ledger) as server, serving(SHOPS["fastapi"], server) as shop:
+        context = browser.new_context(
+            color_scheme=colours,
+            viewport={"width": width, "height": height},
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        page.goto(shop)
+        page.get_by_label("Phone").fill("0746990866")
+        page.get_by_label("Amount in KES").fill("1250")
+        page.get_by_role("button", name="Pay KES 1,250").click()
+        page.locator(f"#payment[data-state={state}]").wait_for()
+        page.evaluate("document.activeElement.blur()")
+        page.screenshot(path=folder / f"checkout-{name}.png")
+        context.close()

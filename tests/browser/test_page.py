@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from paynexus_async import PaymentStatus
-from paynexus_async.sandbox import BALANCE, FAULTS, PIN, Ledger
+from paynexus_async.sandbox import BALANCE, FAULTS, PIN, PUBLIC_KEY, Fault, Ledger, Request
 
 from . import screenshots
 from .__main__ import DOCS
@@ -239,12 +239,23 @@ def test_two_pages_show_the_same_and_one_that_is_reloaded_misses_nothing(
         expect(phone(page).locator(".amount")).to_have_text("KSh 9,900")
 
 
-def test_what_the_sandbox_cannot_do_is_not_offered(page: Page, expect):
-    """No panel of faults, where there are none to order; the rest of the page is quiet about it."""
-    page.route("**/sandbox/faults", lambda route: route.fulfill(status=404, json={}))
+def test_the_page_asks_for_nothing_and_is_told_everything(page: Page, ledger, expect):
+    """Faults and deliveries too come by its one stream; whoever stands at a row stays there."""
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
     page.reload()
-    expect(page.get_by_text("Add a phone, or set its balance")).to_be_visible()
-    expect(page.get_by_text("Order a fault")).to_be_hidden()
+    page.get_by_text("Order a fault").click()
+    ledger.faults.add(Fault("502-after", call="list", times=2))  # from a test, beside the page
+    rule = page.get_by_role("listitem").filter(has_text="502-after · list · 2 times")
+    rule.get_by_role("button").focus()
+    ledger.faults.strike(Request("GET", "/payments"))
+    expect(rule).to_contain_text("struck 1")
+    expect(rule.get_by_role("button")).to_be_focused()
+    ledger.faults.clear()
+    expect(rule).to_have_count(0)
+    assert [url for url in asked if "/sandbox/" in url and "/sandbox/phone/" not in url] == [
+        next(url for url in asked if url.endswith("/sandbox/events"))
+    ]
 
 
 def test_a_fault_is_ordered_meets_its_call_and_is_taken_back(page: Page, ledger, expect):
@@ -279,7 +290,12 @@ def test_a_webhook_stands_in_the_log_with_its_answer_and_is_sent_again(
     row = page.get_by_role("row").filter(has_text="payment.initiated")
     expect(row).to_contain_text(url)
     expect(row.get_by_role("cell").nth(3)).to_have_text("none")
-    row.get_by_role("button", name=f"Send payment.initiated to {url} again").click()
+    again = row.get_by_role("button", name=f"Send payment.initiated to {url} again")
+    again.focus()
+    ledger.handle(Request("GET", "/payments", PUBLIC_KEY))
+    expect(page.get_by_role("row").filter(has_text="GET /payments")).not_to_have_count(0)
+    expect(again).to_be_focused()  # a row that comes takes it from nobody
+    again.click()
     expect(page.get_by_role("row").filter(has_text="payment.initiated")).to_have_count(2)
 
 

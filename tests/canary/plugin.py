@@ -1,8 +1,10 @@
 """A pytest plugin that writes down whatever the package says while the suite runs.
 
-`package.log`: the package's logger. `others.log`: all other loggers. `said.txt`: text, repr and
-traceback of each exception of the package's, and the repr of each of its values. `locals.txt`: the
-local variables of the package's frames in those tracebacks. `printed.txt`: what commands print.
+`package.log`: the package's logger, fields and all. `telemetry.txt`: the spans and metrics of every
+client, for each is given a `Telemetry`, and the spans of those that have one. `others.log`: all
+other loggers. `said.txt`: text, repr and traceback of each exception of the package's, and the repr
+of each of its values. `locals.txt`: the local variables of the package's frames in those
+tracebacks. `printed.txt`: what commands print.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 
 import paynexus_async
 from paynexus_async import AsyncPayNexus, PayNexusError, _wire, models
+from paynexus_async.telemetry import Telemetry
 
 _PACKAGE = str(Path(paynexus_async.__file__).parent)
 _VALUES = [
@@ -31,6 +37,29 @@ _VALUES = [
 _THE_CALLERS_OWN = {"secret_key", "public_key", "value", "_"}
 _THE_SERVERS_OWN = {"document", "envelope"}
 _FORMAT = "%(name)s %(levelname)s %(pathname)s:%(lineno)d %(message)s"
+
+
+_A_RECORDS_OWN = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+
+class _WithFields(logging.Formatter):
+    """Writes a record's own fields behind its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {k: v for k, v in vars(record).items() if k not in _A_RECORDS_OWN}
+        return f"{super().format(record)} {fields}"
+
+
+class _Spans(SpanProcessor):
+    """Writes down each span that ends."""
+
+    def __init__(self, scribe: Scribe) -> None:
+        self._scribe = scribe
+
+    def on_end(self, span: ReadableSpan) -> None:
+        told = [dict(span.attributes or {}), span.status.description]
+        told += [(event.name, dict(event.attributes or {})) for event in span.events]
+        self._scribe.write("telemetry.txt", f"span {span.name}", str(told))
 
 
 class Scribe:
@@ -58,13 +87,31 @@ class Scribe:
         _after_init(PayNexusError, raised.append)
         for kind in _VALUES:
             _after_init(kind, lambda value: self._value(value))
+        self._observe_every_client()
         for name, file in (("paynexus_async", "package.log"), ("", "others.log")):
             handler = logging.FileHandler(self._folder / file, "w", "utf-8")
-            handler.setFormatter(logging.Formatter(_FORMAT))
+            handler.setFormatter(_WithFields(_FORMAT))
             logging.getLogger(name).addHandler(handler)
             logging.getLogger(name).setLevel(logging.DEBUG)
             if not name:
                 handler.addFilter(lambda record: not record.name.startswith("paynexus_async"))
+
+    def _observe_every_client(self) -> None:
+        """Give those a telemetry that have none, and write down what any of them tells."""
+        _after_init(TracerProvider, lambda tracers: tracers.add_span_processor(_Spans(self)))
+        tracers, self._metrics = TracerProvider(), InMemoryMetricReader()
+        telemetry = Telemetry(
+            tracer_provider=tracers, meter_provider=MeterProvider([self._metrics])
+        )
+        init = AsyncPayNexus.__init__
+
+        @functools.wraps(init)
+        def observed(client: Any, *args: Any, **options: Any) -> None:
+            if options.get("telemetry") is None:
+                options["telemetry"] = telemetry
+            init(client, *args, **options)
+
+        AsyncPayNexus.__init__ = observed  # type: ignore[method-assign]
 
     def _value(self, value: object) -> None:
         name = type(value).__name__
@@ -89,6 +136,8 @@ class Scribe:
         self._raised.clear()
 
     def close(self) -> None:
+        data = self._metrics.get_metrics_data()
+        self.write("telemetry.txt", "metrics", data.to_json() if data else "")
         for file in self._files.values():
             file.close()
 

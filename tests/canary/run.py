@@ -30,6 +30,7 @@ LEFT_OUT: Final = (
 )
 SEARCHED: Final[Mapping[str, tuple[str, ...]]] = {
     "package.log": ("key", "phone"),
+    "telemetry.txt": ("key", "phone"),
     "said.txt": ("key", "phone"),
     "printed.txt": ("key", "phone"),
     "pytest.txt": ("key", "phone"),

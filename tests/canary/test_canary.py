@@ -15,11 +15,14 @@ MUTANTS = [
     ("_wire.py", 'return f"<key {self.kind}…>"', 'return f"<key {self._value}>"'),
     (
         "_transport.py",
-        '_logger.debug("%s %s: %r", self.call.method, self.call.name, answer)',
-        '_logger.debug("%s %s: %r", self.call.method, self.call.body, answer)',
+        'say("exchange.ended", method=self.call.method, call=self.call.name, answer=answer)',
+        'say("exchange.ended", method=self.call.method, call=self.call.body, answer=answer)',
     ),
     ("_wire.py", "was asked of {mask_phones(intent.phone)} is", "was asked of {intent.phone} is"),
     ("_transport.py", 'return f"<headers', 'return f"{dict(self)}<headers'),
+    ("telemetry.py", "_STATUS, str(payment.status))", "_STATUS, str(payment.phone))"),
+    ("telemetry.py", "{_STATUS: str(status), _REVISED", "{_STATUS: update.payment.phone, _REVISED"),
+    ("client.py", "label, status=payment.status)", "label, status=payment.phone)"),
 ]
 
 
@@ -28,7 +31,8 @@ def test_nothing_that_is_written_holds_a_marked_secret(tmp_path):
     outcome = run(tmp_path, SUBSET)
     assert outcome.returncode == 0, outcome.output[-3000:]
     assert outcome.leaks == []
-    assert {"package.log", "said.txt", "pytest.txt", "locals.txt"} <= set(outcome.lines)
+    searched = {"package.log", "telemetry.txt", "said.txt", "pytest.txt", "locals.txt"}
+    assert searched <= set(outcome.lines)
     assert min(outcome.lines.values()) > 0
 
 
@@ -37,8 +41,13 @@ def test_a_planted_leak_is_found_in_each_place(tmp_path):
     outcome = run(tmp_path, SUBSET, MUTANTS)
     found = {(leak.file, leak.kind) for leak in outcome.leaks}
     assert {
-        ("said.txt", "key"), ("said.txt", "phone"), ("package.log", "phone"), ("locals.txt", "key")
+        ("said.txt", "key"), ("said.txt", "phone"), ("package.log", "phone"), ("locals.txt", "key"),
+        ("telemetry.txt", "phone"),
     } <= found  # fmt: skip
+    told = "".join(leak.text for leak in outcome.leaks if leak.file == "telemetry.txt")
+    assert "span paynexus.initiate_payment" in told
+    assert "metrics: " in told
+    assert any("payment.initiated" in leak.text for leak in outcome.leaks)  # a field, in no message
     logged = next(leak for leak in outcome.leaks if leak.file == "package.log")
     assert str(logged).startswith(f"package.log:{logged.line}: a phone in: ")
     assert "_transport.py:" in logged.text

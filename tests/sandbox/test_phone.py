@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
-from paynexus_async.sandbox import BALANCE, PIN, SECRET_KEY, Ledger, SandboxServer, _events
+from paynexus_async.sandbox import BALANCE, FAULTS, PIN, SECRET_KEY, Ledger, SandboxServer, _events
 from paynexus_async.sandbox._events import pause
 from paynexus_async.sandbox._guard import refusal
 
@@ -47,7 +47,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ledger(clock: Clock) -> Ledger:
-    return Ledger(clock=clock)
+    return Ledger(clock=clock, plan="basic")
 
 
 @pytest.fixture
@@ -107,18 +107,15 @@ def test_the_page_fetches_nothing_from_elsewhere_and_has_no_inline_script(http: 
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
     assert not re.findall(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|https?:", page.text)
-    named = set(re.findall(r'(?:src|href)="([^"]+)"', page.text))
-    for script in [name for name in named if name.endswith(".js")]:
-        named |= {
-            f"/sandbox/phone/{other}"
-            for other in re.findall(r'from "\./([a-z]+\.js)"', http.get(script).text)
-        }
-    assert len(named) == 7
-    for name in named:
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    for name in named:  # and what these name in turn
         answer = http.get(name)
+        imported = re.findall(r'from "\./([a-z]+\.js)"', answer.text)
+        named += {f"/sandbox/phone/{other}" for other in imported} - set(named)
         assert answer.status_code == 200, name
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", answer.text)
+    assert len(named) == 7
 
 
 # --- Its events
@@ -142,6 +139,22 @@ def test_a_page_is_told_all_of_it_first_and_then_what_changes(
             "change",
             {"phone/254711222333": {"phone": "254711222333", "balance": 7}},
         )
+
+
+def test_a_page_is_told_of_deliveries_and_faults(http: httpx.Client, ledger: Ledger):
+    """Made and answered, ordered and taken back: it has to ask for none of them."""
+    with opened(http) as events:
+        assert [kind["name"] for kind in next(events)[1]["faults"]] == [*FAULTS]
+        order = http.post("/sandbox/faults", json={"kind": "502-after", "call": "list"}).json()
+        assert next(events) == ("change", {f"fault/{order['id']}": order})
+        http.delete(f"/sandbox/faults/{order['id']}")
+        assert next(events) == ("change", {f"fault/{order['id']}": None})
+        ledger.webhooks.register("http://127.0.0.1:9/hook")  # where nobody listens
+        initiate(http)
+        told = (parts["delivery/1"] for _, parts in events if "delivery/1" in parts)
+        tried = next(delivery for delivery in told if delivery["attempt"])
+        assert (tried["event"], tried["status_code"]) == ("payment.initiated", None)
+        assert tried["error"].startswith("ConnectError")
 
 
 def test_whoever_comes_again_misses_nothing(http: httpx.Client):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from paynexus_async.sandbox import BALANCE, PIN, SECRET_KEY, Ledger, Request
+from paynexus_async.sandbox import BALANCE, FAULTS, PIN, SECRET_KEY, Fault, Ledger, Request
 from paynexus_async.sandbox._view import (
     CALLS_SHOWN_MAX,
+    DELIVERIES_SHOWN_MAX,
     PAYMENTS_SHOWN_MAX,
     PHONES_SHOWN_MAX,
     changes,
@@ -110,6 +111,43 @@ def test_a_prompt_that_waits_is_shown_however_many_came_after_it():
     for prompt in world.ledger.open_prompts("0746990866"):
         world.ledger.decline(prompt.reference)
     assert first not in world.shown("payment")
+
+
+def test_a_delivery_is_shown_with_how_it_went():
+    """Without its body, in which a phone is; the latest of them."""
+    world = World(plan="basic")
+    world.ledger.webhooks.register("http://127.0.0.1:9/hook", events=["payment.initiated"])
+    reference = world.prompt()
+    (post,) = world.ledger.webhooks.due()
+    delivery = world.shown("delivery")["1"]
+    assert (delivery["event"], delivery["reference"]) == ("payment.initiated", reference)
+    assert (delivery["attempt"], delivery["status_code"]) == (0, None)
+    assert "254746990866" not in json.dumps(delivery)
+    world.ledger.webhooks.answered(post.delivery, 200)
+    assert world.shown("delivery")["1"]["acknowledged"]
+    for _ in range(DELIVERIES_SHOWN_MAX):
+        world.ledger.webhooks.resend(post.delivery)
+    assert [*world.shown("delivery")] == [str(n) for n in range(2, DELIVERIES_SHOWN_MAX + 2)]
+
+
+def test_a_fault_is_shown_from_its_order_until_it_is_used_up_or_taken_back():
+    """Beside the kinds that there are, which never change."""
+    world = World()
+    kinds = view(world.ledger)["faults"]
+    assert [kind["name"] for kind in kinds] == [*FAULTS]  # type: ignore[attr-defined]
+    world.ledger.faults.add(Fault("502-after", call="initiate", times=2))
+    taken_back = world.ledger.faults.add(Fault("reset-after", call="list"))
+    assert (world.shown("fault")["1"]["kind"], world.shown("fault")["1"]["struck"]) == (
+        "502-after",
+        0,
+    )
+    initiate = Request("POST", "/mpesa/payment/initiate")
+    world.ledger.faults.strike(initiate)
+    assert world.shown("fault")["1"]["struck"] == 1
+    world.ledger.faults.strike(initiate)
+    assert [*world.shown("fault")] == ["2"]
+    world.ledger.faults.remove(taken_back.id)
+    assert world.shown("fault") == {}
 
 
 def test_changes_are_what_is_new_different_or_gone():

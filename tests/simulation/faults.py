@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 from random import Random
@@ -12,10 +14,12 @@ import attrs
 
 __all__ = [
     "ANSWER_BREAKS",
+    "BACKLOG_SECONDS_MAX",
     "CONNECT_FAULTS",
     "EXCHANGE_FAULTS",
     "OF_AN_ITEM",
     "REQUEST_BREAKS",
+    "SANDBOX_KINDS",
     "SHAPES",
     "Answer",
     "Fate",
@@ -189,8 +193,15 @@ def _odd_amount(material: Material) -> Answer:
 
 def _unreadable_amount(material: Material) -> Answer:
     return material.with_data(
-        {**material.data, "amount": material.rng.choice(("12,50", [], "NaN", True, "1e999999"))}
+        {
+            **material.data,
+            "amount": material.rng.choice(("12,50", [], "NaN", math.nan, True, "1e999999")),
+        }
     )
+
+
+def _wrong_types(material: Material) -> Answer:
+    return material.with_data({name: [value] for name, value in material.data.items()})
 
 
 def _other_amount(material: Material) -> Answer:
@@ -235,14 +246,19 @@ def _oversized(material: Material) -> Answer:
     return Answer(200, plain(material).body + _MEGABYTE)
 
 
+_BOMB: Final = gzip.compress(bytes(4 * 1024 * 1024), mtime=0)
+
+
 def _compressed(material: Material) -> Answer:
-    return Answer(200, b"\x1f\x8b\x08\x00rubbish", (("Content-Encoding", "gzip"),))
+    truth = gzip.compress(plain(material).body, mtime=0)
+    body = material.rng.choice((truth, _BOMB, b"\x1f\x8b\x08\x00rubbish"))
+    return Answer(200, body, (("Content-Encoding", "gzip"),))
 
 
 SHAPES: Final[Mapping[str, Shape]] = {
     "4xx": Shape(_one_of(400, 403, 404, 409, 422), 30, 10, handled=False),
     "401": Shape(_refuse(401), 6, 2, handled=False),
-    "4xx after the prompt was pushed": Shape(_one_of(400, 409, 422), 8, 0),
+    "4xx after the prompt was pushed": Shape(_one_of(400, 401, 403, 404, 409, 422), 8, 0),
     "5xx, not handled": Shape(_one_of(500, 502, 503, 504), 15, 60, handled=False),
     "5xx after all": Shape(_one_of(500, 502, 503, 504), 20, 0),
     "408 or 425": Shape(_one_of(408, 425, 418), 6, 10, handled=None),
@@ -260,6 +276,7 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "undocumented status": Shape(_word, 8, 40),
     "odd amount": Shape(_odd_amount, 12, 20, is_true=True),
     "unreadable amount": Shape(_unreadable_amount, 6, 8),
+    "wrong types": Shape(_wrong_types, 6, 8),
     "other amount": Shape(_other_amount, 16, 30),
     "other phone": Shape(_other_phone, 10, 30),
     "other reference": Shape(_other_reference, 0, 12),
@@ -272,7 +289,10 @@ SHAPES: Final[Mapping[str, Shape]] = {
 }
 
 OF_AN_ITEM: Final = frozenset(
-    {"missing fields", "no status", "undocumented status", "odd amount", "unreadable amount"}
+    {
+        *("missing fields", "no status", "undocumented status"),
+        *("odd amount", "unreadable amount", "wrong types"),
+    }
 )
 """What can be wrong with one payment of a list."""
 NOT_OF_A_LIST: Final = frozenset(
@@ -294,6 +314,7 @@ _NETWORK: Final[Mapping[str, tuple[int, int]]] = {
     "request stalls": (20, 15),
     "request answered too early": (12, 8),
     "request never handled": (15, 15),
+    "request carried out late": (40, 20),
     "answer reset": (40, 40),
     "answer closed": (40, 40),
     "answer stalls": (25, 25),
@@ -305,6 +326,51 @@ _NETWORK: Final[Mapping[str, tuple[int, int]]] = {
 
 EXCHANGE_FAULTS: Final = (*_NETWORK, *SHAPES)
 
+SANDBOX_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "latency": ("answer dripped",),  # and every answer takes up to 0.3 s, one in fifty up to 3 s
+    "backlog": ("request carried out late",),
+    "rate-limit": ("429, seconds", "429, HTTP date", "429, in the body", "429, silent"),
+    **{f"{status}-before": ("4xx",) for status in (400, 403, 404, 409, 422)},
+    "401-before": ("401",),
+    **{
+        f"{status}-after": ("4xx after the prompt was pushed",)
+        for status in (400, 401, 403, 404, 409, 422)
+    },
+    **{f"{status}-before": ("5xx, not handled",) for status in (500, 502, 503, 504)},
+    **{f"{status}-after": ("5xx after all",) for status in (500, 502, 503, 504)},
+    **{
+        f"{kind}-{when}": (fault,)  # which of the two, the server's dice say
+        for when in ("before", "after")
+        for kind, fault in (
+            ("html-200", "HTML"),
+            ("html-502", "HTML"),
+            ("success-false", "success: false"),
+            ("redirect", "redirect"),
+        )
+    },
+    "reset-before": ("request reset", "request reset while written", "request never handled"),
+    "reset-after": ("answer reset", "stale keep-alive"),
+    "close-before": ("request closed", "request never handled"),
+    "close-after": ("answer closed",),
+    "cut-body": ("answer closed",),
+    "dripped-body": ("answer dripped",),
+    "oversized-body": ("oversized",),
+    "gzip": ("compressed",),
+    "gzip-bomb": ("compressed",),
+    "empty-body": ("bad JSON",),
+    "half-json": ("bad JSON",),
+    "nan": ("unreadable amount",),
+    "wrong-types": ("wrong types",),
+    "other-payment": (
+        "another payment's answer",
+        *("other amount", "other phone", "other reference"),
+    ),
+}
+"""Each kind of fault that can be ordered in the sandbox, and what it is called here.
+
+A plan that runs out, in one world of eight, is a spell of 429s as the sandbox's `rate-limit` is.
+"""
+
 
 def _weights(place: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     shapes = {name: (shape.initiates, shape.reads) for name, shape in SHAPES.items()}
@@ -313,6 +379,7 @@ def _weights(place: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 _INITIATES, _READS = _weights(0), _weights(1)
+BACKLOG_SECONDS_MAX: Final = 96.0  # longer than what is lost is thought to be late
 FRAMINGS: Final = ("length", "length", "length", "chunked", "until closed", "after 100")
 
 
@@ -341,6 +408,11 @@ class Fate:
     framing: str
     hangs_up: bool
     pauses: float | None
+
+    @property
+    def backlog_seconds(self) -> float:
+        """How long a request lies there that is carried out late: within timeouts, or far beyond."""
+        return self.seconds * (1 if self.share < 0.5 else BACKLOG_SECONDS_MAX / 12)
 
 
 def draw(rng: Random, *, initiates: bool, roughness: float, is_calm: bool = False) -> Fate:

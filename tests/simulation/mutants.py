@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 from unittest.mock import patch
@@ -32,6 +32,7 @@ from paynexus_async import (
     Schedule,
     _bulk,
     _follow,
+    _hearsay,
     _prompts,
     _quota,
     _resolver,
@@ -41,6 +42,8 @@ from paynexus_async import (
     client,
     models,
     status,
+    telemetry,
+    webhooks,
 )
 from paynexus_async._wire import connection_error
 
@@ -157,6 +160,14 @@ def _guesses() -> Plant:
         return real(self, error, key)
 
     return patch.object(_transport._Exchange, "failed", failed)
+
+
+@_mutant("takes a request that found no answer in time for one that was never sent", 2)
+def _gives_up_for_good() -> Plant:
+    def timed_out(self: Any) -> Any:
+        return connection_error(self.call, "no", never_sent=True, timed_out=True)
+
+    return patch.object(_transport._Exchange, "timed_out", timed_out)
 
 
 @_mutant("takes `success: false` for a rejection", 2, seed=18)
@@ -337,6 +348,15 @@ def _leaks_the_key() -> Plant:
     return patch.object(_transport._Exchange, "failed", failed)
 
 
+@_mutant("tells OpenTelemetry the phone", 7)
+def _tells_the_phone() -> Plant:
+    def ended(self: Any, payment: Payment) -> Payment:
+        self._span.set_attribute("paynexus.payment.phone", payment.phone or "")
+        return payment
+
+    return patch.object(telemetry._Operation, "ended", ended)
+
+
 @_mutant("shows whole phones", 7)
 def _shows_phones() -> Plant:
     return patch.object(models, "quoted", lambda text, **_: text)
@@ -495,3 +515,41 @@ def _tells_one_name() -> Plant:
 @_mutant("as it was: takes the prompts of one moment for one", 11)
 def _confuses_moments() -> Plant:
     return patch.object(Attempt, "is_that_of", lambda self, other: self.sent_at == other.sent_at)
+
+
+# --- Hearing
+
+
+@_mutant("believes what a webhook says", 3, 4)
+def _believes_webhooks() -> Plant:
+    real = AsyncPayNexus.notify
+
+    async def notify(self: Any, news: Any) -> bool:
+        if news.payment is not None and self._followers.knows(news.payment):
+            with suppress(PayNexusError):
+                self._followers.observe(attrs.evolve(news.payment, response=None))
+        return await real(self, news)
+
+    return patch.object(AsyncPayNexus, "notify", notify)
+
+
+@_mutant("does not heed news", 12)
+def _does_not_heed() -> Plant:
+    return patch.object(_follow._Follower, "hear", lambda *_: None)
+
+
+@_mutant("looks again for every copy of a delivery", 8)
+def _heeds_each_copy() -> Plant:
+    return patch.object(
+        _hearsay.News, "seconds_to_look", lambda self, _: 0 if self.is_open else 1e9
+    )
+
+
+@_mutant("believes a delivery whatever its signature", 12)
+def _believes_forgeries() -> Plant:
+    return patch.object(webhooks, "_check_signature", lambda *_: None)
+
+
+@_mutant("believes a delivery however old", 12)
+def _believes_the_old() -> Plant:
+    return patch.object(webhooks, "_check_age", lambda *_: None)

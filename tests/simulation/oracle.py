@@ -5,15 +5,15 @@ The promises, by number:
 1. One `initiate_payment` is at most one request at the server; a repetition only where not one byte
    of the earlier attempt had left. Beside a prompt that may be open, no second one.
 2. An initiate is rejected, never sent, pending with a reference, or unknown, and the first two are
-   never wrong. An application that follows the README's table prompts once for an order.
+   never wrong: what is carried out after its caller was told something, was told to be unknown. An application that follows the README's table prompts once for an order.
 3. `completed` is never reported of a payment that is not (or not as asked), never taken back, and
    never missed where the answer came while somebody waited. Statuses move forward only.
 4. No failure is reported that never was: a timeout is none, an undocumented status ends nothing.
 5. Deadlines hold within 250 ms, cancelled callers return within 50 ms and their request goes on;
    afterwards all connections work, and no task is left.
 6. A bulk operation gives exactly one result for each item, whatever becomes of the others.
-7. No key and no whole phone number is in a repr, a log record or an exception; nothing but a
-   `PayNexusError` is raised.
+7. No key and no whole phone number is in a repr, a log record, an exception, a span or a metric;
+   nothing but a `PayNexusError` is raised.
 8. After a 429 nobody calls with that key before the time it states (at most two minutes), and no
    two looks at one payment are less than half a second apart (no three, where a client that has
    not initiated the payment follows it by both of its names).
@@ -21,6 +21,9 @@ The promises, by number:
 11. (Its number in `RELIABILITY.md`.) `find_payment` initiates nothing. What it finds is the payment
     of that very prompt, and it says that there is none only if the server had none when it was last
     asked; a list that is read to its end without an error has every payment, each once.
+12. A delivery that is forged, stale or cut is refused, and what a signed one says is not believed
+    either (3 and 4 hold whatever it says). Whoever waits is answered by a look that begins at once
+    when the news comes, and repeated news buys a handful of looks.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ from .workload import PUBLIC_KEY, SECRET_KEY, Called
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from paynexus_async import PaymentUpdate
+    from paynexus_async import PaymentUpdate, WebhookEvent
 
     from .network import Exchange, Network
     from .server import Server
@@ -65,6 +68,7 @@ __all__ = ["Oracle", "Violation"]
 _TIMELY: Final = 0.25
 _PROMPT: Final = 0.05
 _GAP: Final = 0.5
+_HEEDED: Final = 0.05
 _PAUSE_MAX: Final = 120.0
 _READ_LANES_MAX: Final = 100
 _INITIATE_LANES_MAX: Final = 10
@@ -86,7 +90,7 @@ _LIES: Final = (
 _FOREIGN: Final = "PNXOTHER0000"
 """The reference that lies name: no payment's."""
 _PHONE_TAILS: Final = re.compile(r"712\d{6}")
-_KEYS: Final = (SECRET_KEY[8:], PUBLIC_KEY[8:])
+_KEYS: Final = (SECRET_KEY[8:], PUBLIC_KEY[8:], "H00kS3cr3t", "0ldS3cr3t")
 
 
 @attrs.frozen
@@ -108,7 +112,8 @@ class _Listener(logging.Handler):
         self._hear = hear
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._hear(record.getMessage())
+        fields = [value for value in vars(record).values() if isinstance(value, str)]
+        self._hear(f"{record.getMessage()} {fields}")
 
 
 class Oracle:
@@ -126,6 +131,8 @@ class Oracle:
         self.timeout = 0.0
         self.local_clock = 0.0
         self.closings: list[tuple[float, int]] = []
+        self._news: dict[tuple[int, str], list[float]] = defaultdict(list)
+        self._woken: list[tuple[float, int, str]] = []
 
     def violated(self, promise: int, what: str) -> None:
         self.violations.append(Violation(promise, what))
@@ -180,6 +187,25 @@ class Oracle:
             self.outcomes[_outcome(called)] += 1
         elif called.kind in {"wait", "watch"}:
             self.outcomes[_end(called)] += 1
+
+    def notified(self, client: int, event: WebhookEvent, *, woke: bool) -> None:
+        """Note news that a client was told of; the first of a payment's end has to wake it."""
+        claim = None if event.payment is None else event.payment.status
+        if claim is not None and not claim.is_terminal and claim != "undocumented":
+            return
+        now = self.network.runtime.now()
+        reference = self._reference(event.checkout_request_id or event.reference)
+        if woke and not self._news[client, reference] and not self._is_settled(client, reference):
+            self._woken.append((now, client, reference))
+        self._news[client, reference].append(now)
+
+    def _is_settled(self, client: int, reference: str) -> bool:
+        """Whether a client has been told of an end: then there is nothing to be asked at once."""
+        return any(
+            x.origin.client == client and x.reference == reference and x.told in _TERMINAL
+            for x in self.network.exchanges
+            if x.read_at is not None
+        )
 
     def updated(self, called: Called, update: PaymentUpdate) -> None:
         """Judge an update of a watch."""
@@ -325,6 +351,7 @@ class Oracle:
         self._duplicates_name_the_first()
         self._pauses_kept()
         self._looks_apart()
+        self._news_heeded()
 
     # Promise 11
 
@@ -341,8 +368,12 @@ class Oracle:
             asked = [x.handled_at for x in mine if x.page == 1 and x.handled_at is not None]
             for reference, call in self.server.calls.items():
                 known = self.server.records[reference].scenario.name in _LIES
-                if call == lost and not known and self.server.made_at[reference] <= asked[-1]:
+                if call != lost or known:
+                    continue
+                if self.server.made_at[reference] <= asked[-1]:
                     self.violated(11, f"call {called.number}: none, and there was {reference}")
+                else:
+                    self.network.hit("prompt after it was said that there is none")
 
     def _sent_by(self, called: Called) -> int | None:
         """Which call sent the prompt that is looked for."""
@@ -410,6 +441,8 @@ class Oracle:
             self.violated(2, f"call {called.number} was {outcome}, and {prompts} is on a phone")
         if outcome in {"never sent", "refused here"} and left:
             self.violated(2, f"call {called.number} was {outcome}, and bytes had left")
+        if outcome not in {"unknown", "cancelled"} and _is_carried_out_after(called, mine):
+            self.violated(2, f"call {called.number} was {outcome}, and carried out after that")
         if outcome == "pending" and isinstance(called.outcome, Payment):
             payment = called.outcome
             record = self._by_checkout_id(payment)
@@ -644,9 +677,35 @@ class Oracle:
             # Who has not initiated a payment may learn late that two names are one payment's, and
             # goes on following both: two loops, each at its own pace.
             loops = 1 if self.server.senders.get(name) == client else 2
-            gaps = [later - sooner for sooner, later in zip(times, times[loops:], strict=False)]
-            if gaps and min(gaps) < _GAP - 1e-6 and (client, name) not in strategies:
-                self.violated(8, f"{loops + 1} looks at {name} within {min(gaps):.3f} s")
+            close = [
+                later - sooner
+                for sooner, later in zip(times, times[loops:], strict=False)
+                if later - sooner < _GAP - 1e-6
+            ]
+            # The first look that heeds news does not ask when the last one was.
+            news = self._news.get((client, name), ())
+            heeding = loops if any(times[0] <= at <= times[-1] for at in news) else 0
+            if len(close) > heeding and (client, name) not in strategies:
+                self.violated(8, f"{loops + 1} looks at {name} within {min(close):.3f} s")
+
+    # Promise 12
+
+    def _news_heeded(self) -> None:
+        """Who waits is looked up at once when his payment is said to have ended."""
+        if self.server.limits_calls or any(
+            x.pause >= 0 or x.status_code == 429 for x in self.network.exchanges
+        ):
+            return
+        looks: dict[tuple[int, str], list[Exchange]] = defaultdict(list)
+        for x in self.network.exchanges:
+            if x.origin.kind == "look":
+                looks[x.origin.client, self._reference(x.origin.about)].append(x)
+        for at, client, reference in self._woken:
+            if self._has_learned(client, at) and not any(
+                x.started_at < at + _HEEDED and at <= (x.ended_at or at)
+                for x in looks[client, reference]
+            ):
+                self.violated(12, f"nobody looked at {reference} when news of it came")
 
     # --- The client itself, at rest
 
@@ -696,6 +755,14 @@ def _during(x: Exchange, called: Called, at: float) -> bool:
 
 def _before(called: Called, x: Exchange) -> bool:
     return called.ended_at is not None and x.left_at is not None and called.ended_at <= x.left_at
+
+
+def _is_carried_out_after(called: Called, mine: list[Exchange]) -> bool:
+    """Whether the server did what was asked only when the caller had his answer."""
+    ended_at = called.ended_at
+    return ended_at is not None and any(
+        x.initiates and x.handled_at is not None and x.handled_at > ended_at for x in mine
+    )
 
 
 def _is_payment(asked: Any) -> bool:

@@ -24,6 +24,8 @@ _WORLDS_A_TASK: Final = 20
 FAULTS: Final = (
     *EXCHANGE_FAULTS,
     "request pauses while written",
+    "initiate carried out when its caller had gone",
+    "prompt after it was said that there is none",
     "server restarts",
     "refused while restarting",
     "wall clock jumps ahead",

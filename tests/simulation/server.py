@@ -16,7 +16,7 @@ from paynexus_async.sandbox import Ledger, Record, Reply, Request
 from .faults import ANSWER_BREAKS, NOT_OF_A_LIST, OF_AN_ITEM, SHAPES, Answer, Material, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from random import Random
 
     from .network import Exchange, Network, Stream
@@ -104,10 +104,19 @@ class Server:
         self.calls: dict[str, int] = {}  # which call a prompt came from, and which client
         self.senders: dict[str, int] = {}
         self.made_at: dict[str, float] = {}
+        self.prompted: Callable[[str], None] | None = None
         network.serve = self.serve
 
     def serve(self, exchange: Exchange, stream: Stream) -> None:
-        """Do what a whole request asks for."""
+        """Do what a whole request asks for, at once or late."""
+        network, fate = self._network, exchange.fate
+        if fate.fault == "request carried out late":
+            network.hit(fate.fault)
+            network.runtime.later(fate.backlog_seconds, lambda: self._serve(exchange, stream))
+        else:
+            self._serve(exchange, stream)
+
+    def _serve(self, exchange: Exchange, stream: Stream) -> None:
         network, fate = self._network, exchange.fate
         if exchange.epoch != network.epoch:
             return  # the server that had received it is no more
@@ -115,6 +124,8 @@ class Server:
             network.hit(fate.fault)
             stream.fail("reset" if fate.share < 0.5 else "closed", fate.back)
             return
+        if stream.closed and exchange.initiates:
+            network.hit("initiate carried out when its caller had gone")
         answer = self._answer(exchange)
         exchange.status_code = answer.status_code
         exchange.names_reference = b'"reference"' in answer.body
@@ -184,6 +195,8 @@ class Server:
             self.made_at[reply.reference] = exchange.handled_at
             self.calls[reply.reference] = exchange.origin.call
             self.senders[reply.reference] = exchange.origin.client
+            if self.prompted is not None:
+                self.prompted(reply.reference)
             if record.scenario.name.endswith("all along") and self._rng.random() < 0.5:
                 data = {**reply.document["data"], **record.scenario.steps[0].fields}  # type: ignore[dict-item]
                 reply = attrs.evolve(reply, document={**reply.document, "data": data})

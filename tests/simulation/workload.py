@@ -267,6 +267,11 @@ class Shop:
     def client(self) -> AsyncPayNexus:
         return self.clients[self._current]
 
+    @property
+    def current(self) -> int:
+        """The number of that client."""
+        return self._current
+
     def open_client(self) -> int:
         """Open a client; return its number."""
         client, number = AsyncPayNexus(base_url=BASE_URL, **self.options), len(self.clients)

@@ -22,9 +22,12 @@ from paynexus_async import _tasks, client
 from paynexus_async.sandbox import Ledger, Plan
 
 from .clock import AsyncioRuntime, Runtime, TrioRuntime
+from .faults import BACKLOG_SECONDS_MAX
+from .hooks import Hooks
 from .network import Network, Trace
 from .oracle import Oracle, Violation
 from .server import Habits, Server, Walls
+from .telemetry import HEARD
 from .workload import PUBLIC_KEY, SECRET_KEY, Called, Shop, draw_order
 
 if TYPE_CHECKING:
@@ -115,6 +118,7 @@ class _World:
         self.server.habits = Habits.draw(random.Random(seed + 4))
         self.oracle.server = self.server
         self.oracle.local_clock = _LOCAL
+        HEARD.hear = self.oracle.text
         self.options = _options(rng)
         self.oracle.timeout = self.options["timeout"]
         self.shop: Shop
@@ -131,6 +135,7 @@ class _World:
             with _simulated(self.network):
                 self.runtime.run(self._main)
         except Exception as error:  # the run itself broke: that is found out too
+            self.goes_on = False  # and with it the clock
             self.oracle.violated(0, f"the run broke: {error!r}")
             if self.trace._prints:
                 raise
@@ -166,12 +171,18 @@ class _World:
             options=self.options,
         )
         self.shop.open_client()
+        dice = random.Random(self.seed + 6)
+        hooks = Hooks(self.network, self.server, self.oracle, self.shop, dice)
         with anyio.move_on_after(_VIRTUAL_SECONDS_MAX) as scope:
-            async with anyio.create_task_group() as group:
-                self._schedule(group)
+            async with anyio.create_task_group() as endless:
+                endless.start_soon(hooks.run)
+                async with anyio.create_task_group() as group:
+                    self._schedule(group)
+                endless.cancel_scope.cancel()
         if scope.cancelled_caught:
             self.oracle.violated(5, "the run did not come to its end")
         await self._settle()
+        HEARD.collect()
         self.oracle.judge()
         self.ended_at = self.runtime.now()
 
@@ -216,7 +227,7 @@ class _World:
         """Let the network be healthy, see that everything works, and close."""
         self.network.roughness = 0.0
         self.network.is_calm = True
-        await self.runtime.sleep(self.options["timeout"] + 15.0)
+        await self.runtime.sleep(BACKLOG_SECONDS_MAX + self.options["timeout"] + 15.0)
         client = self.shop.client
         self.oracle.at_rest(client)
         if self.seed % 4 == 0 and not self.server.limits_calls:
@@ -261,6 +272,7 @@ def _options(rng: Random) -> dict[str, Any]:
         "max_retries": rng.choice((0, 1, 2, 2)),
         "patience": rng.choice(("thrifty", "balanced", "eager", 0.05)),
         "learn": rng.random() < 0.2,
+        "telemetry": HEARD.telemetry,
     }
 
 

@@ -69,40 +69,34 @@ export class Log {
   constructor() {
     this.table = document.querySelector("#log");
     this.quiet = document.querySelector("#quiet");
-    this.calls = new Map(); // number → {at, row}
-    this.deliveries = [];
-    this.told = "";
+    this.entries = new Map(); // name → {at, order, row}
   }
 
   clear() {
-    this.calls.clear();
+    this.entries.clear();
   }
 
   setCall(name, call) {
-    if (call === null) this.calls.delete(name);
-    else this.calls.set(name, { at: call.at, order: call.number, row: callRow(call) });
+    this.#set(name, call && { at: call.at, order: call.number, row: callRow(call) });
   }
 
-  /** Returns whether they are news: a row that stays keeps its button's focus. */
-  setDeliveries(deliveries) {
-    const told = JSON.stringify(deliveries);
-    if (told === this.told) return false;
-    this.told = told;
-    this.deliveries = deliveries.slice(-50).map((delivery, order) => (
-      { at: moment(delivery.at), order, row: deliveryRow({ ...delivery, at: moment(delivery.at) }) }));
-    return true;
+  setDelivery(name, told) {
+    this.#set(name, told && { at: told.at, order: told.id, row: deliveryRow(told) });
+  }
+
+  #set(name, entry) {
+    if (entry === null) this.entries.delete(name);
+    else this.entries.set(name, entry);
   }
 
   render() {
-    const entries = [...this.calls.values(), ...this.deliveries];
+    const entries = [...this.entries.values()];
     entries.sort((a, b) => b.at - a.at || b.order - a.order);
+    const focused = document.activeElement;
     this.table.tBodies[0].replaceChildren(...entries.map((entry) => entry.row));
+    // A row that is put back has lost its button's focus.
+    if (this.table.contains(focused)) focused.focus({ preventScroll: true });
     this.table.hidden = entries.length === 0;
     this.quiet.hidden = entries.length > 0;
   }
-}
-
-/** Seconds since 1970, of a number or of a date as text. */
-function moment(at) {
-  return typeof at === "number" ? at : Date.parse(at) / 1000;
 }

@@ -1,12 +1,10 @@
 // The page: keeps what the sandbox tells, and hands each part to whoever shows it.
 
-import { call } from "./dom.js";
 import { Log } from "./log.js";
 import { Panel } from "./panel.js";
 import { Phone } from "./phone.js";
 
 const find = (selector) => document.querySelector(selector);
-const LOOK_MS = 1500;
 
 const page = {
   business: "",
@@ -54,6 +52,9 @@ function show(name, part) {
   const [kind, id] = slash < 0 ? [name, ""] : [name.slice(0, slash), name.slice(slash + 1)];
   if (kind === "sandbox") showSandbox(part);
   else if (kind === "call") log.setCall(name, part);
+  else if (kind === "delivery") log.setDelivery(name, part);
+  else if (kind === "faults") panel.setKinds(part);
+  else if (kind === "fault") panel.setFault(id, part);
   else if (kind === "phone" && part === null) {
     phones.get(id)?.node.remove();
     phones.delete(id);
@@ -91,6 +92,7 @@ function forget() {
   phones.clear();
   owners.clear();
   log.clear();
+  panel.clear();
 }
 
 function link(state, words) {
@@ -112,26 +114,5 @@ function listen() {
   });
 }
 
-// --- What other parts of the sandbox know, where it has them
-
-async function lookAtWebhooks() {
-  try {
-    const { deliveries } = await call("GET", "/sandbox/webhooks");
-    if (log.setDeliveries(deliveries)) log.render();
-  } catch (error) {
-    return error.status !== 404;
-  }
-  return true;
-}
-
-async function keepLooking(look) {
-  while (await look()) {
-    do await new Promise((resolve) => { setTimeout(resolve, LOOK_MS); });
-    while (document.hidden);
-  }
-}
-
 listen();
-keepLooking(lookAtWebhooks);
-keepLooking(() => panel.refreshFaults());
 setInterval(() => { for (const one of phones.values()) one.tick(); }, 250);

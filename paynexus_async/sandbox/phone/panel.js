@@ -30,8 +30,9 @@ function options(select, names) {
 
 export class Panel {
   constructor(key) {
-    this.faults = document.querySelector("#faults");
     this.kinds = [];
+    this.rules = new Map(); // id → row
+    this.list = document.querySelector("#rules");
     const scripted = document.querySelector("#script");
     this.scenarios = scripted.elements.scenario;
     this.money = document.querySelector("#money");
@@ -65,28 +66,46 @@ export class Panel {
   }
 
   #prepareFaults(form) {
-    const kind = form.elements.kind;
-    const explain = () => {
-      const chosen = this.kinds.find(({ name }) => name === kind.value);
-      document.querySelector("#happens").textContent = chosen?.happens ?? "";
-      if (chosen?.calls) options(form.elements.call, chosen.calls);
-    };
-    kind.addEventListener("change", explain);
+    this.fault = form.elements;
+    this.fault.kind.addEventListener("change", () => this.#explain());
     act(form, async (fields) => {
       const times = fields.times === "" ? {} : { times: Number(fields.times) };
       await call("POST", "/sandbox/faults", { kind: fields.kind, call: fields.call, ...times });
-      await this.refreshFaults();
       return `Ordered: ${fields.kind}.`;
     });
-    this.showFaults = ({ kinds, rules }) => {
-      this.faults.hidden = false;
-      if (JSON.stringify(kinds) !== JSON.stringify(this.kinds)) {
-        this.kinds = kinds;
-        options(kind, kinds.map(({ name }) => name));
-        explain();
-      }
-      document.querySelector("#rules").replaceChildren(...rules.map((rule) => this.#rule(rule)));
-    };
+  }
+
+  #explain() {
+    const chosen = this.kinds.find(({ name }) => name === this.fault.kind.value);
+    document.querySelector("#happens").textContent = chosen.happens;
+    options(this.fault.call, chosen.calls);
+  }
+
+  setKinds(kinds) {
+    this.kinds = kinds;
+    options(this.fault.kind, kinds.map(({ name }) => name));
+    this.#explain();
+  }
+
+  /** Show an ordered fault, or take it away. */
+  setFault(id, rule) {
+    const before = this.rules.get(id);
+    if (rule === null) {
+      before?.remove();
+      this.rules.delete(id);
+      return;
+    }
+    const row = this.#rule(rule);
+    const focused = before?.contains(document.activeElement);
+    if (before) before.replaceWith(row);
+    else this.list.append(row);
+    if (focused) row.querySelector("button").focus({ preventScroll: true });
+    this.rules.set(id, row);
+  }
+
+  clear() {
+    this.rules.clear();
+    this.list.replaceChildren();
   }
 
   #rule(rule) {
@@ -95,21 +114,9 @@ export class Panel {
     const words = `${rule.kind} · ${rule.call ?? "any"} · ${often}${struck}`;
     const remove = element("button", { type: "button", className: "quiet", textContent: "Remove" });
     remove.setAttribute("aria-label", `Remove ${words}`);
-    remove.addEventListener("click", async () => {
-      await call("DELETE", `/sandbox/faults/${encodeURIComponent(rule.id)}`).catch(() => {});
-      await this.refreshFaults();
+    remove.addEventListener("click", () => {
+      call("DELETE", `/sandbox/faults/${encodeURIComponent(rule.id)}`).catch(() => {});
     });
     return element("li", {}, element("span", { textContent: words }), remove);
-  }
-
-  /** Show the ordered faults; return whether this sandbox has any to order. */
-  async refreshFaults() {
-    try {
-      this.showFaults(await call("GET", "/sandbox/faults"));
-    } catch (error) {
-      this.faults.hidden = true;
-      return error.status !== 404;
-    }
-    return true;
   }
 }

@@ -1,0 +1,209 @@
+"""A checkout in an aiohttp.web application: the client's life, the customer's stream, and webhooks.
+
+    checkout = Checkout()  # PAYNEXUS_CHECKOUT_SECRET, PAYNEXUS_WEBHOOK_SECRET, the client's keys
+
+    async def pay(request: web.Request) -> web.Response:
+        payment = await request.config_dict[PAYNEXUS].initiate_payment(100, "0746990866")
+        return checkout.accepted(payment)
+
+    app = web.Application()
+    app.router.add_post("/pay", pay)
+    checkout.setup(app)
+
+Each worker has a client of its own; whatever a stream needs is in its token, so that any worker
+serves it. What a client remembers of open prompts, it remembers alone: a second prompt that another
+worker sends is not refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Final
+
+try:
+    import anyio
+    from aiohttp import web
+    from aiohttp_sse import sse_response
+
+    from . import _checkout
+except ImportError as _error:
+    _msg = f"{_error.name} is missing: pip install 'paynexus-async[aiohttp]'"
+    raise ImportError(_msg, name=_error.name) from _error
+
+from .client import AsyncPayNexus
+from .exceptions import (
+    ConfigurationError,
+    PayNexusError,
+    WebhookSignatureError,
+)
+from .webhooks import parse_webhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+
+    from ._wire import Secret
+    from .models import Payment
+
+__all__ = ["PAYNEXUS", "Checkout"]
+
+PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
+"""The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
+
+_CLOSING: Final = web.AppKey("_CLOSING", anyio.Event)
+_SERVER_ERROR: Final = 500
+_logger: Final = logging.getLogger("paynexus_async")
+
+
+class Checkout:
+    """What one application needs to take payments."""
+
+    def __init__(
+        self,
+        secret: str | Iterable[str] | None = None,
+        webhook_secret: str | Iterable[str] | None = None,
+        *,
+        on_event: _checkout.OnEvent | None = None,
+        client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
+        token_seconds: float = _checkout.LIFETIME_SECONDS,
+        max_wait: float = _checkout.MAX_WAIT_SECONDS,
+    ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            secret: encrypts the tokens of streams: at least 32 characters, the same in all workers;
+                or several, while one replaces another: the first issues, all read. Left out, it is
+                `PAYNEXUS_CHECKOUT_SECRET`.
+            webhook_secret: the webhook's (`whsec_…`), or several. Left out, it is
+                `PAYNEXUS_WEBHOOK_SECRET`; without either, there is no route for webhooks.
+            on_event: awaited with the client and each verified delivery, at least once: deliveries
+                repeat, and one for which it raises an error comes again. Ask the client for the
+                payment's status, and act on that.
+            client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
+            token_seconds: how long a customer's page may open its stream, at most a day.
+            max_wait: seconds that one stream follows its payment; the page may open it again.
+
+        Raises:
+            ConfigurationError: a secret is missing, blank or short, or a number out of range.
+        """
+        # Hidden at once: an error reporter shows what a function was called with.
+        secrets, secret = _given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        webhooks, webhook_secret = _given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        self._tokens = _checkout.Tokens(
+            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
+        )
+        if webhooks is not None and not (webhooks and all(one.reveal() for one in webhooks)):
+            words = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
+            raise ConfigurationError(words)
+        self._webhook_secrets = webhooks or ()
+        self._on_event = on_event
+        self._client = client
+        self._max_wait = max_wait
+
+    def setup(self, app: web.Application) -> None:
+        """Add it to an application, which must not have been started.
+
+        The application opens and closes the client. Errors of this package that its handlers raise
+        are answered: with a problem (RFC 9457), or, what may still be paid, with 202; the log has
+        the whole error. There are two routes more: `POST /paynexus/webhooks`, if there is a webhook
+        secret, and `GET /paynexus/events/{token}`, the customer's stream.
+        """
+        app.cleanup_ctx.append(self._opened)
+        app.on_shutdown.append(_close_streams)
+        app.middlewares.append(self._answer_errors)
+        routes = web.Application()
+        routes.router.add_get("/events/{token}", self._events)
+        if self._webhook_secrets:
+            routes.router.add_post("/webhooks", self._webhook)
+        app.add_subapp("/paynexus", routes)
+
+    def accepted(self, payment: Payment) -> web.Response:
+        """Answer a customer whose prompt is on the way: 202, and a `token` that opens the stream.
+
+        Raises:
+            InvalidRequestError: the payment has no name by which it can be followed.
+        """
+        return _response(_checkout.accepted(payment, self._tokens))
+
+    async def _opened(self, app: web.Application) -> AsyncIterator[None]:
+        app[_CLOSING] = anyio.Event()
+        async with self._client() as app[PAYNEXUS]:
+            yield
+
+    @web.middleware
+    async def _answer_errors(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except PayNexusError as error:
+            answer = _checkout.answer_to(error, self._tokens)
+            is_ours = answer.status == _SERVER_ERROR
+            route = request.match_info.route.resource
+            _logger.log(
+                logging.ERROR if is_ours else logging.WARNING,
+                "%s is answered with %d: %s",
+                route and route.canonical,  # the path would tell a token
+                answer.status,
+                error.message,
+                exc_info=error if is_ours else None,
+            )
+            return _response(answer)
+
+    async def _webhook(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        event = parse_webhook(
+            body, request.headers, [one.reveal() for one in self._webhook_secrets]
+        )
+        paynexus = request.config_dict[PAYNEXUS]
+        return _response(await _checkout.take_event(paynexus, event, self._on_event))
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Send a payment's events until it has ended, the browser has gone, or the server stops."""
+        subject = self._tokens.read(request.match_info["token"])
+        paynexus, seen = request.config_dict[PAYNEXUS], request.headers.get("Last-Event-ID")
+        events = _checkout.follow(paynexus, subject, last_event_id=seen, max_wait=self._max_wait)
+        async with (
+            sse_response(request, ping_interval=_checkout.HEARTBEAT_SECONDS) as page,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_cancel_after, page.wait, tasks.cancel_scope)
+            tasks.start_soon(_cancel_after, request.config_dict[_CLOSING].wait, tasks.cancel_scope)
+            with suppress(ConnectionResetError, TimeoutError):  # the browser has gone, or hangs
+                async with aclosing(events):
+                    async for event in events:
+                        await page.send(
+                            event.data, event.id, event.name, _checkout.RECONNECT_MILLISECONDS
+                        )
+            tasks.cancel_scope.cancel()
+        return page
+
+
+def _given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
+    """Return what is given, or else what the environment says; a blank variable says nothing."""
+    given = (os.environ.get(variable) or None) if secret is None else secret
+    return None if given is None else _checkout.wrapped(given)
+
+
+def _response(answer: _checkout.Answer) -> web.Response:
+    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await _checkout.read_body(
+            request.content.iter_any(), request.headers.get("Content-Length")
+        )
+    except (web.RequestPayloadError, ConnectionError):
+        words = "the delivery did not arrive whole"
+        raise WebhookSignatureError(words) from None
+
+
+async def _close_streams(app: web.Application) -> None:
+    app[_CLOSING].set()  # the server waits for its handlers, and a stream does not end by itself
+
+
+async def _cancel_after(happens: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    await happens()
+    scope.cancel()

@@ -1,0 +1,265 @@
+"""A checkout in a FastAPI application: the client's life, the customer's stream, and webhooks.
+
+    checkout = Checkout()  # PAYNEXUS_CHECKOUT_SECRET, PAYNEXUS_WEBHOOK_SECRET, the client's keys
+    app = FastAPI()
+    app.include_router(checkout.router)
+    checkout.add_exception_handlers(app)
+
+    @app.post("/pay")
+    async def pay(order: Order, paynexus: PayNexusClient) -> Response:
+        payment = await paynexus.initiate_payment(order.amount, order.phone, f"Order #{order.id}")
+        return checkout.accepted(payment)
+
+Each worker has a client of its own; whatever a stream needs is in its token, so that any worker
+serves it. What a client remembers of open prompts, it remembers alone: a second prompt that another
+worker sends is not refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Final, TypedDict
+
+try:
+    import anyio
+    from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+    from fastapi.requests import HTTPConnection
+    from sse_starlette import EventSourceResponse, ServerSentEvent
+    from starlette.requests import ClientDisconnect
+
+    from . import _checkout
+except ImportError as _error:
+    _msg = f"{_error.name} is missing: pip install 'paynexus-async[fastapi]'"
+    raise ImportError(_msg, name=_error.name) from _error
+
+from .client import AsyncPayNexus
+from .exceptions import ClientStateError, PayNexusError, WebhookSignatureError
+from .models import Payment
+from .webhooks import WebhookEvent, parse_webhook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+__all__ = ["Checkout", "CheckoutState", "PayNexusClient", "VerifiedEvent"]
+
+_logger: Final = logging.getLogger("paynexus_async")
+
+_FAREWELL_SECONDS: Final = 1.0
+_SERVER_ERROR: Final = 500
+
+
+class CheckoutState(TypedDict):
+    """What a checkout's lifespan adds to the state of each request.
+
+    Attributes:
+        paynexus: the application's client.
+        paynexus_checkout: the checkout that opened it.
+    """
+
+    paynexus: AsyncPayNexus
+    paynexus_checkout: Checkout
+
+
+class Checkout:
+    """What one application needs to take payments.
+
+    Attributes:
+        router: to be included into the application. It opens and closes the client with it, beside
+            the application's own lifespan, and has two routes: `POST /paynexus/webhooks`, if there
+            is a webhook secret, and `GET /paynexus/events/{token}`, the customer's stream.
+    """
+
+    def __init__(
+        self,
+        secret: str | Iterable[str] | None = None,
+        webhook_secret: str | Iterable[str] | None = None,
+        *,
+        on_event: _checkout.OnEvent | None = None,
+        client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
+        token_seconds: float = _checkout.LIFETIME_SECONDS,
+        max_wait: float = _checkout.MAX_WAIT_SECONDS,
+    ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            secret: encrypts the tokens of streams: at least 32 characters, the same in all workers;
+                or several, while one replaces another: the first issues, all read. Left out, it is
+                `PAYNEXUS_CHECKOUT_SECRET`.
+            webhook_secret: the webhook's (`whsec_…`), or several. Left out, it is
+                `PAYNEXUS_WEBHOOK_SECRET`; without either, there is no route for webhooks.
+            on_event: awaited with the client and each verified delivery, at least once: deliveries
+                repeat, and one for which it raises an error comes again. Ask the client for the
+                payment's status, and act on that.
+            client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
+            token_seconds: how long a customer's page may open its stream, at most a day.
+            max_wait: seconds that one stream follows its payment; the page may open it again.
+
+        Raises:
+            ConfigurationError: the secret is missing or short, or a number out of range.
+        """
+        given, secret = secret or os.environ.get("PAYNEXUS_CHECKOUT_SECRET", ""), ()
+        self._tokens = _checkout.Tokens(given, lifetime_seconds=token_seconds)
+        del given  # an error reporter shows local variables
+        self._webhook_secrets = _checkout.wrapped(
+            webhook_secret or os.environ.get("PAYNEXUS_WEBHOOK_SECRET") or ()
+        )
+        self._on_event = on_event
+        self._client = client
+        self._max_wait = max_wait
+        self.router: Final = APIRouter(
+            prefix="/paynexus", lifespan=self.lifespan, include_in_schema=False
+        )
+        self.router.add_api_route("/events/{token}", self._events, response_model=None)
+        if self._webhook_secrets:
+            self.router.add_api_route(
+                "/webhooks", self._webhook, methods=["POST"], response_model=None
+            )
+
+    @asynccontextmanager
+    async def lifespan(self, _: object = None) -> AsyncIterator[CheckoutState]:
+        """Open the client, and close it at the end.
+
+        The router brings it along; an application without the router includes it into its own
+        lifespan, and yields its state: `yield {**state, "database": database}`.
+        """
+        async with self._client() as paynexus:
+            yield {"paynexus": paynexus, "paynexus_checkout": self}
+
+    def accepted(self, payment: Payment) -> Response:
+        """Answer a customer whose prompt is on the way: 202, and a `token` that opens the stream.
+
+        Raises:
+            InvalidRequestError: the payment has no name by which it can be followed.
+        """
+        return _response(_checkout.accepted(payment, self._tokens))
+
+    def add_exception_handlers(self, app: FastAPI) -> None:
+        """Answer the package's errors: with a problem (RFC 9457), or, what may be paid, with 202.
+
+        Nothing of the inside is told; the log has it.
+        """
+        app.add_exception_handler(PayNexusError, self._error)
+
+    async def _error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, PayNexusError)  # noqa: S101  # nosec B101  # as registered
+        answer = _checkout.answer_to(error, self._tokens)
+        is_ours = answer.status == _SERVER_ERROR
+        _logger.log(
+            logging.ERROR if is_ours else logging.WARNING,
+            "%s is answered with %d: %s",
+            getattr(request.scope.get("route"), "path", "a request"),  # a URL holds a token
+            answer.status,
+            error.message,
+            exc_info=error if is_ours else None,
+        )
+        return _response(answer)
+
+    async def _events(
+        self,
+        token: str,
+        paynexus: PayNexusClient,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        try:
+            subject = self._tokens.read(token)
+        except PayNexusError as error:
+            return _response(_checkout.answer_to(error, self._tokens))
+        return _stream(paynexus, subject, last_event_id, self._max_wait)
+
+    async def _webhook(self, request: Request, paynexus: PayNexusClient) -> Response:
+        try:
+            event = await self._verified(request)
+        except PayNexusError as error:
+            return await self._error(request, error)
+        return _response(await _checkout.take_event(paynexus, event, self._on_event))
+
+    async def _verified(self, request: Request) -> WebhookEvent:
+        try:
+            body = await _checkout.read_body(
+                request.stream(), request.headers.get("content-length")
+            )
+        except ClientDisconnect:
+            words = "the delivery did not arrive whole"
+            raise WebhookSignatureError(words) from None
+        return parse_webhook(body, request.headers, [one.reveal() for one in self._webhook_secrets])
+
+
+def _response(answer: _checkout.Answer) -> Response:
+    return Response(answer.body, answer.status, answer.headers)
+
+
+def _stream(
+    paynexus: AsyncPayNexus,
+    subject: _checkout.Subject,
+    last_event_id: str | None,
+    max_wait: float,
+) -> EventSourceResponse:
+    """Send a payment's events until it has ended, the browser has gone, or the server stops."""
+    sending, received = anyio.create_memory_object_stream[ServerSentEvent](0)
+    stopping = anyio.Event()
+
+    async def send() -> None:
+        # In the response's own task group; a stream that is cut would be logged as an error.
+        async with (
+            sending,
+            aclosing(
+                _checkout.follow(paynexus, subject, last_event_id=last_event_id, max_wait=max_wait)
+            ) as events,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(_cancel_when, stopping, tasks.cancel_scope)
+            await sending.send(ServerSentEvent(retry=_checkout.RECONNECT_MILLISECONDS))
+            async for event in events:
+                await sending.send(ServerSentEvent(event.data, event=event.name, id=event.id))
+            tasks.cancel_scope.cancel()
+
+    async def content() -> AsyncIterator[ServerSentEvent]:
+        async with received:
+            async for event in received:
+                yield event
+
+    return EventSourceResponse(
+        content(),
+        data_sender_callable=send,
+        ping=_checkout.HEARTBEAT_SECONDS,
+        shutdown_event=stopping,
+        shutdown_grace_period=_FAREWELL_SECONDS,
+    )
+
+
+async def _cancel_when(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+async def _client(connection: HTTPConnection) -> AsyncPayNexus:  # a thread would run it else
+    return _state(connection)["paynexus"]
+
+
+async def _event(request: Request) -> WebhookEvent:
+    return await _state(request)["paynexus_checkout"]._verified(request)
+
+
+def _state(connection: HTTPConnection) -> CheckoutState:
+    state: CheckoutState = connection.scope.get("state", {})
+    if "paynexus" not in state:
+        words = (
+            "the application runs without its checkout: include checkout.router, or yield the "
+            "state of checkout.lifespan from its lifespan"
+        )
+        raise ClientStateError(words)
+    return state
+
+
+PayNexusClient = Annotated[AsyncPayNexus, Depends(_client)]
+"""A parameter of this type is the application's client."""
+
+VerifiedEvent = Annotated[WebhookEvent, Depends(_event)]
+"""A parameter of this type is a delivery whose signature is right, for a route of your own.
+
+The signature is that of the checkout's webhook secret, over the bytes as they came. Where it is
+wrong, or the delivery cannot be understood, the route is not called, and the checkout's exception
+handlers answer.
+"""
