@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta, timezone
 from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import httpx
 import pytest
 
@@ -239,6 +240,27 @@ async def test_a_closed_client_lists_nothing(server: FakeServer):
     await paynexus.aclose()
     with pytest.raises(ClientStateError):
         paynexus.list_payments()
+
+
+async def test_lists_end_when_their_client_is_closed_between_two_attempts(server: FakeServer):
+    """Found by the simulator: nobody waits for a call of a closed client, and so for ever."""
+    server.answers(httpx.ReadError("cut"))
+    paynexus = server.client()
+    ended: list[float] = []
+
+    async def read() -> None:
+        with pytest.raises(ClientStateError, match="closed"):
+            await references(paynexus)
+        ended.append(anyio.current_time())
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            started = anyio.current_time()
+            group.start_soon(read)
+            group.start_soon(read)
+            await anyio.sleep(0.1)
+            await paynexus.aclose()
+    assert max(ended) - started < 3
 
 
 async def test_a_page_is_fetched_again_as_any_read(server: FakeServer):
