@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,12 @@ KEY_VARIABLES = (
     "PAYNEXUS_BASE_URL",
     "PAYNEXUS_WEBHOOK_SECRET",
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard where a shell runs this in the background, and so ignores it for all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -40,6 +40,15 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return "asyncio", {"loop_factory": looptime.new_event_loop}
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_shutting_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sse-starlette ends all streams of a process whose server was told to stop, once and for all.
+
+    Another test may have stopped one.
+    """
+    monkeypatch.setattr(AppStatus, "should_exit", False)
+
+
 @pytest.fixture
 def notified(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the client was told by webhooks."""
