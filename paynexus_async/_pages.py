@@ -24,6 +24,10 @@ class Pages:
     say how many pages there are: then the first that is empty, or repeats the one before, ends
     them.
 
+    A list is whole if it has shown as many payments as it said at first. Those that came meanwhile
+    do not make up for one that was left out: they stand above payments that were shown before, or
+    fill what the list has grown by.
+
     Attributes:
         is_over: whether there is nothing more to read.
         is_whole: whether all was read; false where the list ended without saying so.
@@ -37,7 +41,8 @@ class Pages:
         self.first: Page | None = None
         self._ask = ask
         self._number = 0
-        self._count = 0
+        self._count = 0  # of those there were at first, as many as are sure to have been shown
+        self._places = 0  # on all pages so far
         self._seen: set[str] = set()
         self._before: list[str | Payment] = []
 
@@ -65,22 +70,31 @@ class Pages:
             self._broken(f"page {self._number} of {page.last} {what}")
         elif self._number >= page.last:
             self.is_over = self.is_whole = True
-            total = min(self.first.total or 0, page.total or 0)
+            total = min(self._total, page.total or 0)
             if self._count < total:
                 self._broken(f"it shows {self._count} payments of {total}")
         return fresh
 
     def _fresh(self, page: Page) -> list[Payment]:
-        fresh = []
+        fresh, below = [], 0
         for payment in page.payments:
             name = _name(payment)
-            if not isinstance(name, str):  # two without a name may be two
-                fresh.append(payment)
-            elif name not in self._seen:
+            if isinstance(name, str):  # two without a name may be two
+                if name in self._seen:
+                    below = 0
+                    continue
                 self._seen.add(name)
-                fresh.append(payment)
-        self._count += len(fresh)
+            fresh.append(payment)
+            below += 1
+        self._places += len(page.payments)
+        grown = max(page.total or 0, self._total) - self._total
+        self._count = max(self._count, min(self._count + below, self._places - grown))
         return fresh
+
+    @property
+    def _total(self) -> int:
+        """How many payments there were at first; 0 if the server did not say."""
+        return 0 if self.first is None else self.first.total or 0
 
     def _broken(self, why: str) -> None:
         self.is_over = True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from ._discreet import quoted
+from ._wire import never_sent
 from .exceptions import DuplicatePaymentError, PaymentMismatchError, PaymentOutcomeUnknown
 from .models import Attempt
 from .phone import mask_phones
@@ -35,15 +36,19 @@ _MOMENT: Final = timedelta(microseconds=1)
 class Prompt:
     """One attempt to prompt a phone: on its way, open, or unknown.
 
+    It stays the same one where it is sent again because nothing had left.
+
     Attributes:
         intent: what was asked.
-        sent_at: when, on the event loop's clock, in seconds.
+        sent_at: when, the last time, on the event loop's clock, in seconds.
         attempt: the same for people and for other processes; its `sent_at` tells it from others.
         lost_at: when its answer was lost, on the event loop's clock.
         payment: what is known of it; `None` while its answer is on the way, or was lost.
+        has_caller: whether somebody is there who may send it again.
+        has_left: whether a byte of it may have left this machine.
     """
 
-    __slots__ = ("attempt", "intent", "lost_at", "payment", "sent_at")
+    __slots__ = ("attempt", "has_caller", "has_left", "intent", "lost_at", "payment", "sent_at")
 
     def __init__(self, intent: Intent, sent_at: float, attempt: Attempt) -> None:
         """Begin on the way."""
@@ -52,6 +57,8 @@ class Prompt:
         self.attempt = attempt
         self.payment: Payment | None = None
         self.lost_at: float | None = None
+        self.has_caller = True
+        self.has_left = True
 
     @property
     def unknown(self) -> bool:
@@ -69,12 +76,17 @@ class Prompts:
         self._sent: OrderedDict[str, Attempt] = OrderedDict()
         self._count = 0
 
-    def open_like(self, intent: Intent) -> Prompt | None:
+    def open_like(self, intent: Intent, beside: Prompt | None = None) -> Prompt | None:
         """Return a prompt for the same phone and amount that is not known to be over.
 
         Of several, the first whose payment is known: that one can be followed.
+
+        Args:
+            intent: what is asked.
+            beside: which prompt is none of them, if there is one already.
         """
-        prompts = self._prompts.get((intent.phone, intent.amount), ())
+        equal = self._prompts.get((intent.phone, intent.amount), ())
+        prompts = [prompt for prompt in equal if prompt is not beside]
         known = (prompt for prompt in prompts if prompt.payment is not None)
         return next(known, prompts[0] if prompts else None)
 
@@ -107,6 +119,16 @@ class Prompts:
         attempt = Attempt(amount=amount, phone=phone, description=description, sent_at=at)
         return self._keep(Prompt(intent, now, attempt))
 
+    def again(self, prompt: Prompt, now: float) -> None:
+        """Note that a prompt of which nothing had left is about to be sent once more."""
+        prompt.sent_at, prompt.has_left = now, True
+
+    def leave(self, prompt: Prompt) -> None:
+        """Note that nobody will send a prompt again: its caller has his answer, or is gone."""
+        prompt.has_caller = False
+        if not prompt.has_left:
+            self._end(prompt)
+
     def adopt(self, intent: Intent, sent_at: float, attempt: Attempt) -> Prompt:
         """Take over an attempt of another process, or one that had been forgotten."""
         return self._keep(Prompt(intent, sent_at, attempt))
@@ -124,7 +146,9 @@ class Prompts:
     ) -> None:
         """Note what became of the attempt: only a proof that nothing was sent ends it.
 
-        An error that leaves the payment unknown is told which attempt it is about.
+        And of that, only where nobody may send it again: to those who were refused beside it, it
+        is one prompt, however often it is tried. An error that leaves the payment unknown is told
+        which attempt it is about.
         """
         if isinstance(outcome, PaymentMismatchError) and self._is_of_this(outcome):
             outcome = outcome.answered
@@ -133,7 +157,9 @@ class Prompts:
             prompt.attempt = attrs.evolve(prompt.attempt, lost_at=at)
             outcome.attempt = prompt.attempt
         elif isinstance(outcome, Exception):
-            self._end(prompt)
+            prompt.has_left = not never_sent(outcome)
+            if prompt.has_left or not prompt.has_caller:
+                self._end(prompt)
         else:
             prompt.payment = outcome
             for name in _names(outcome):

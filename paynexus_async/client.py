@@ -798,25 +798,33 @@ class AsyncPayNexus:
         if not insists:
             await self._prove_that_none_is_open(intent, deadline)
 
-        call = initiate_call(intent)
+        call, prompt = initiate_call(intent), None
 
         async def attempt() -> Payment:
+            nonlocal prompt
             await self._permit(call, Urgency.INITIATE, deadline)
-            first = None if insists else self._prompts.open_like(intent)
+            first = None if insists else self._prompts.open_like(intent, prompt)
             if first is not None:  # begun while this one waited
                 self._budget.give_back(Urgency.INITIATE)
                 raise refusal(first)
-            prompt = self._prompts.begin(intent, self._transport.now(), _utc_now())
+            now = self._transport.now()
+            if prompt is None:
+                prompt = self._prompts.begin(intent, now, _utc_now())
+            else:
+                self._prompts.again(prompt, now)
             conclude = partial(self._conclude_initiate, prompt)
-            seconds = deadline - self._transport.now()
-            return await self._exchange(call, key, conclude, seconds, Urgency.INITIATE)
+            return await self._exchange(call, key, conclude, deadline - now, Urgency.INITIATE)
 
-        return await repeat(
-            attempt,
-            worth_repeating=never_sent,
-            retries=self._options.retries,
-            deadline=deadline,
-        )
+        try:
+            return await repeat(
+                attempt,
+                worth_repeating=never_sent,
+                retries=self._options.retries,
+                deadline=deadline,
+            )
+        finally:
+            if prompt is not None:
+                self._prompts.leave(prompt)
 
     async def _prove_that_none_is_open(self, intent: Intent, deadline: float) -> None:
         """Refuse a second prompt beside a first one that may be open.

@@ -409,7 +409,7 @@ class Attempt:
         amount: in KES.
         phone: as `254746990866`.
         description: what the customer sees beside the amount, if anything.
-        sent_at: when it was about to be sent, by this machine's clock.
+        sent_at: when it was about to be sent, for the first time, by this machine's clock.
         lost_at: when its answer was given up; `None` while it is being sent.
     """
 

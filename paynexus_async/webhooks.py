@@ -168,11 +168,15 @@ def _check_signature(body: bytes, signature: str | None, secrets: Iterable[Secre
 def _check_age(timestamp: str | None, tolerance_seconds: float, now: float) -> None:
     if timestamp is None:
         return
-    is_number = timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16
-    if not is_number or abs(now - int(timestamp)) > tolerance_seconds:
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) < 16):
+        msg = f"the delivery's timestamp ({quoted(timestamp)}) is no number of seconds since 1970"
+        raise WebhookSignatureError(msg)
+    age = now - int(timestamp)
+    if abs(age) > tolerance_seconds:
         msg = (
-            f"the delivery's timestamp ({quoted(timestamp)}) is not within "
-            f"{tolerance_seconds:g} s of now: it was sent before, or a clock is wrong"
+            f"the delivery is not within {tolerance_seconds:g} s of now: by its timestamp it is "
+            f"{abs(age):,.0f} s {'old' if age > 0 else 'early'}; it was sent before, or a clock is "
+            "wrong"
         )
         raise WebhookSignatureError(msg)
 

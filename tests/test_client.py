@@ -448,7 +448,7 @@ async def test_two_at_once_become_one(server: FakeServer):
 
 
 async def test_a_prompt_that_began_in_a_pause_between_two_attempts_is_not_doubled(server):
-    """The first caller's retry finds the second caller's prompt."""
+    """Who does not insist is refused; who does is found by the first caller's retry."""
     server.answers(httpx.ConnectError("refused"), initiated())
     outcomes: list[object] = []
 
@@ -461,9 +461,26 @@ async def test_a_prompt_that_began_in_a_pause_between_two_attempts_is_not_double
     async with server.client() as paynexus, anyio.create_task_group() as group:
         group.start_soon(first)
         await anyio.sleep(0.01)  # refused by now, and pausing
-        outcomes.append(await initiate(paynexus))
+        with pytest.raises(DuplicatePaymentError, match="is being sent"):
+            await initiate(paynexus)
+        outcomes.append(await initiate(paynexus, allow_duplicate=True))
     assert server.initiates == 2
     assert {type(outcome) for outcome in outcomes} == {Payment, DuplicatePaymentError}
+
+
+@over_both
+@pytest.mark.parametrize("fails_after", [0.0, 0.5])
+async def test_a_prompt_that_nobody_will_send_again_is_over(server: FakeServer, fails_after):
+    """Its caller left in the pause between two attempts, or while one of them was failing."""
+    server.answers(httpx.ConnectError("refused"))
+    server.latency_seconds = fails_after
+    async with server.client() as paynexus:
+        with anyio.move_on_after(0.001) as scope:
+            await initiate(paynexus)
+        assert scope.cancelled_caught
+        await anyio.sleep(1)
+        server.answers(initiated())
+        assert (await initiate(paynexus)).reference == REFERENCE
 
 
 @over_both

@@ -6,12 +6,15 @@ import json
 import time
 from contextlib import aclosing
 from datetime import date, datetime, timedelta, timezone
+from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import httpx
 import pytest
 
 from paynexus_async import (
+    APIResponse,
     APIResponseError,
     AsyncPayNexus,
     ClientStateError,
@@ -23,7 +26,8 @@ from paynexus_async import (
     _pages,
 )
 from paynexus_async._convert import structure_payment
-from paynexus_async._wire import Listing
+from paynexus_async._pages import Pages
+from paynexus_async._wire import Listing, Page
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer, create_app
 
 from .fakes import PHONE, FakeServer, answer, initiated, refusal, status
@@ -106,6 +110,40 @@ async def test_a_payment_that_a_new_one_moved_on_comes_once(server: FakeServer):
     async with server.client() as paynexus:
         listed = await references(paynexus)
     assert listed == ["PNX4", "PNX3", None, None, "PNX2"]
+
+
+async def read_growing(first: int, growth: tuple[int, ...], *, turns: bool) -> list[str | None]:
+    """Read a list of three on a page, newest first, that grows before each page after the first."""
+    totals = list(accumulate((first, *growth)))
+
+    async def ask(number: int) -> Page:
+        total = totals[min(number, len(totals)) - 1]
+        begin = 3 * (number - 1) if turns else 0
+        places = range(begin, min(begin + 3, total))
+        shown = tuple(structure_payment(item(total - place)) for place in places)
+        return Page(
+            shown, -(-total // 3), total, APIResponse(status_code=200, headers={}, body=b"")
+        )
+
+    pages, listed = Pages(ask), []
+    while not pages.is_over:
+        listed += [payment.reference for payment in await pages.next()]
+    assert pages.is_whole
+    return listed
+
+
+async def test_new_payments_do_not_make_up_for_one_that_is_missing():
+    """However many come meanwhile: a server that turns its pages is read to the end, and one that
+    shows its first page again and again is found out.
+    """
+    for first, *growth in product(range(1, 11), *[range(6)] * 3):
+        if 3 not in growth:  # the page before, moved on by one page, looks like no new one
+            listed = await read_growing(first, tuple(growth), turns=True)
+            assert {f"PNX{number}" for number in range(1, first + 1)} <= set(listed)
+            assert len(listed) == len(set(listed))
+        if first > 3:
+            with pytest.raises(APIResponseError, match="cannot be read to its end"):
+                await read_growing(first, tuple(growth), turns=False)
 
 
 @pytest.mark.parametrize("last", [page(), page(item(2), item(1))], ids=["empty", "repeated"])
@@ -202,6 +240,27 @@ async def test_a_closed_client_lists_nothing(server: FakeServer):
     await paynexus.aclose()
     with pytest.raises(ClientStateError):
         paynexus.list_payments()
+
+
+async def test_lists_end_when_their_client_is_closed_between_two_attempts(server: FakeServer):
+    """Found by the simulator: nobody waits for a call of a closed client, and so for ever."""
+    server.answers(httpx.ReadError("cut"))
+    paynexus = server.client()
+    ended: list[float] = []
+
+    async def read() -> None:
+        with pytest.raises(ClientStateError, match="closed"):
+            await references(paynexus)
+        ended.append(anyio.current_time())
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            started = anyio.current_time()
+            group.start_soon(read)
+            group.start_soon(read)
+            await anyio.sleep(0.1)
+            await paynexus.aclose()
+    assert max(ended) - started < 3
 
 
 async def test_a_page_is_fetched_again_as_any_read(server: FakeServer):

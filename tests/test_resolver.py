@@ -437,6 +437,31 @@ async def test_while_a_prompt_is_being_sent_its_answer_is_awaited(server: FakeSe
         assert isinstance(await paynexus.find_payment(caught.value), PaymentFound)
 
 
+async def test_a_prompt_that_is_tried_again_stays_the_same_one(server: FakeServer):
+    """Whoever was refused beside its first try, or between two, finds what the last one brought."""
+    server.latency_seconds = 3
+    server.answers(httpx.ConnectError("refused"), initiated())
+    async with server.client() as paynexus, anyio.create_task_group() as group:
+        shop, errors = Shop(server), []
+        group.start_soon(paynexus.initiate_payment, 100, PHONE, WORDS)
+        for seconds in (1, 2.01, 1):
+            await anyio.sleep(seconds)
+            with pytest.raises(DuplicatePaymentError, match="is being sent") as caught:
+                await paynexus.initiate_payment(100, PHONE)
+            assert isinstance(await paynexus.find_payment(caught.value), PaymentStillUnknown)
+            errors.append(caught.value)
+        await anyio.sleep(3)
+        assert len(server.requests) == 2
+        server.latency_seconds = 0
+        server.answers(status("completed"))
+        await paynexus.get_payment_status("PNXABC123DEF")
+        shop.lists(shop.item(3))
+        for error in errors:
+            found = await paynexus.find_payment(error)
+            assert isinstance(found, PaymentFound)
+            assert found.payment.reference == "PNXABC123DEF"
+
+
 async def test_a_prompt_answered_about_another_payment_is_looked_for(server: FakeServer):
     """One that was sent for something else is known, and is followed instead."""
     server.answers(initiated(phone="254700000001"))

@@ -89,7 +89,11 @@ class Exchange:
         page: which page of the list was asked for, if one was.
         listed: the status of each payment on it.
         ends_by_closing: whether only the end of its connection tells that the answer is whole.
+        seems_whole: whether what is sent of the answer ends where only its connection's end tells,
+            and may do so too early.
+        is_readable: whether the answer is HTTP, and not too large to be read.
         read_at: when the client could tell that it had read the whole answer.
+        seems_whole_at: when it had to take what it had read for the whole answer.
         ended_at: when its connection was given back or gone.
     """
 
@@ -119,6 +123,9 @@ class Exchange:
     listed: Mapping[str, str] = attrs.field(factory=dict)
     fed_whole: bool = False
     ends_by_closing: bool = False
+    seems_whole: bool = False
+    is_readable: bool = True
+    seems_whole_at: float | None = None
     read_at: float | None = None
     ended_at: float | None = None
 
@@ -325,6 +332,9 @@ class Stream(httpcore.AsyncNetworkStream):
     def _note_read(self) -> None:
         exchange = self.exchange
         is_over = not self._inbox and (self._end == "closed" or not exchange.ends_by_closing)
+        has_come = exchange.fed_whole or exchange.seems_whole
+        if has_come and is_over and exchange.seems_whole_at is None:
+            exchange.seems_whole_at = self.network.runtime.now()
         if exchange.fed_whole and is_over and exchange.read_at is None:
             exchange.read_at = exchange.ended_at = self.network.runtime.now()
             self.network.trace(

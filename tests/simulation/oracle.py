@@ -406,9 +406,14 @@ class Oracle:
         self.violated(11, f"call {called.number}: found {reference} of {sender}, not of {lost}")
 
     def _listed_all(self, called: Called, mine: list[Exchange]) -> None:
-        """A list that came to its end is whole."""
+        """A list that came to its end is whole; no payment comes twice.
+
+        But for one that the server has given another reference meanwhile: once under each.
+        """
         names = [self._made(payment) for payment in called.listed]
-        twice = [name for name, count in Counter(names).items() if name and count > 1]
+        is_renamed = [payment.reference == _FOREIGN for payment in called.listed]
+        counts = Counter(zip(names, is_renamed, strict=True))
+        twice = [name for (name, _), count in counts.items() if name and count > 1]
         if twice:
             self.violated(11, f"call {called.number} listed {twice} twice")
         habits = self.server.habits
@@ -513,7 +518,7 @@ class Oracle:
                     first = calls[earlier.origin.call]
                     if first is called or (_outcome(first) == "rejected" and _before(first, x)):
                         continue
-                    if first.insists and first.started_at >= called.started_at:
+                    if first.insists and earlier.started_at == x.started_at:
                         continue  # that one insisted, beside this one
                     if self._may_be_open(earlier, x):
                         self.violated(1, f"call {x.origin.call} beside {earlier.origin.call}")
@@ -522,18 +527,28 @@ class Oracle:
     def _may_be_open(self, earlier: Exchange, later: Exchange) -> bool:
         """Whether nothing had told the client that the earlier prompt was never sent, or over."""
         assert later.left_at is not None
-        refused = earlier.status_code in _REJECTIONS and earlier.read_at is not None
-        if refused and earlier.read_at <= later.left_at:  # type: ignore[operator]
+        refused_at = earlier.seems_whole_at if earlier.status_code in _REJECTIONS else None
+        if refused_at is not None and refused_at <= later.left_at:
             return False
-        reference = earlier.reference
+        names = {earlier.reference, *self._found_for(earlier, later)} - {None}
         return not any(
-            reference is not None
-            and (x.told if x.reference == reference else x.listed.get(reference)) in _TERMINAL
+            (x.told if x.reference == name else x.listed.get(name)) in _TERMINAL
             and x.read_at is not None
             and x.read_at <= later.left_at
             and x.origin.client == later.origin.client
             for x in self.network.exchanges
+            for name in names
         )
+
+    def _found_for(self, earlier: Exchange, later: Exchange) -> Iterable[str]:
+        """Which payment the client had found for a prompt: promise 11 judges whether it is that."""
+        assert later.left_at is not None
+        for called in self.calls:
+            is_known = called.ended_at is not None and called.ended_at <= later.left_at
+            if is_known and called.client == later.origin.client and called.kind == "find":
+                found = called.outcome
+                if isinstance(found, PaymentFound) and self._sent_by(called) == earlier.origin.call:
+                    yield self._made(found.payment)
 
     def _orders_prompted_once(self) -> None:
         """Promise 2: whoever keeps to the table never prompts twice for one order."""
@@ -595,7 +610,7 @@ class Oracle:
 
     def _has_learned(self, client: int, by: float) -> bool:
         return any(
-            x.read_at is not None and x.read_at < by
+            x.read_at is not None and x.read_at < by and x.is_readable
             for x in self.network.exchanges
             if x.origin.client == client and not x.initiates
         )

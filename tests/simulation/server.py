@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 
+from paynexus_async._transport import BODY_BYTES_MAX
 from paynexus_async.sandbox import Ledger, Record, Reply, Request
 
 from .faults import ANSWER_BREAKS, NOT_OF_A_LIST, OF_AN_ITEM, SHAPES, Answer, Material, plain
@@ -128,6 +129,7 @@ class Server:
         answer = self._answer(exchange)
         exchange.status_code = answer.status_code
         exchange.names_reference = b'"reference"' in answer.body
+        exchange.is_readable = answer.raw is None and len(answer.body) <= BODY_BYTES_MAX
         if answer.status_code == 429:
             exchange.pause = _stated_pause(answer, self.walls.date())
         self._send(exchange, stream, self._encode(answer, fate.framing), answer)
@@ -289,6 +291,7 @@ class Server:
             at = int(fate.share * (len(data) + 1)) if how else len(data)
             if how:
                 network.hit(name)
+        exchange.seems_whole = exchange.ends_by_closing and b"\r\n\r\n" in data[:at]
         seconds = fate.back
         if fate.fault == "answer dripped":
             network.hit(fate.fault)
