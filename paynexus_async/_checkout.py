@@ -9,7 +9,6 @@ nothing is told as failed that is only not known.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from base64 import urlsafe_b64encode
@@ -27,6 +26,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ._log import say
 from ._wire import Secret
 from .exceptions import (
     APIConnectionError,
@@ -80,12 +80,12 @@ __all__ = [
     "acknowledged",
     "answer_to",
     "follow",
+    "log_answer",
     "read_body",
     "take_event",
     "wrapped",
 ]
 
-_logger: Final = logging.getLogger("paynexus_async")
 
 LIFETIME_SECONDS: Final = 900.0
 """How long a token opens its stream."""
@@ -468,7 +468,7 @@ async def follow(
     except ClientStateError:
         return  # the application is closing: the browser comes again, perhaps to another worker
     except PayNexusError as error:
-        _logger.error("a customer cannot be told of a payment: %s", error.message)  # noqa: TRY400
+        say("checkout.untold", error=error.message)
         yield _end(_C.UNKNOWN, subject, is_over=True)
 
 
@@ -651,6 +651,18 @@ def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Signature"
     return Answer(status=int(status), document=document, headers=headers)
+
+
+def log_answer(answer: Answer, error: PayNexusError, route: str | None) -> None:
+    """Log what was answered, and why; *route* holds places for what stands in a path."""
+    is_ours = answer.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    say(
+        "checkout.failed" if is_ours else "checkout.refused",
+        route=route or "a request",
+        status=answer.status,
+        error=error.message,
+        exc_info=error if is_ours else None,
+    )
 
 
 def _as_pending(answer: Answer) -> Answer:

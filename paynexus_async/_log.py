@@ -66,22 +66,43 @@ EVENTS: Final[Mapping[str, Event]] = {
         "PayNexus answers %(call)s with 429: nothing is sent with this key for %(seconds)s s",
         ("call", "seconds"),
     ),
+    "checkout.untold": Event(
+        logging.ERROR, "a customer cannot be told of a payment: %(error)s", ("error",)
+    ),
+    "checkout.refused": Event(
+        logging.WARNING,
+        "%(route)s is answered with %(status)s: %(error)s",
+        ("route", "status", "error"),
+    ),
+    "checkout.failed": Event(
+        logging.ERROR,
+        "%(route)s is answered with %(status)s: %(error)s",
+        ("route", "status", "error"),
+    ),
 }
 """By name; `docs/observability.md` explains them."""
 
 
-def say(event: str, **fields: object) -> None:
+def say(event: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
     """Log an event.
 
     Args:
         event: its name.
+        exc_info: an exception whose traceback is to be shown.
         fields: all of its fields. A value that is no number and no text is told by its `repr`, and
             only if somebody listens.
     """
     told = EVENTS[event]
     if _logger.isEnabledFor(told.level):
         plain = {name: _plain(value) for name, value in fields.items()}
-        _logger.log(told.level, told.words, plain, extra={"event": event, **plain}, stacklevel=2)
+        _logger.log(
+            told.level,
+            told.words,
+            plain,
+            exc_info=exc_info,
+            extra={"event": event, **plain},
+            stacklevel=2,
+        )
 
 
 def _plain(value: object) -> str | float | None:

@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
@@ -52,8 +51,6 @@ PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 """The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
 
 _CLOSING: Final = web.AppKey("_CLOSING", anyio.Event)
-_SERVER_ERROR: Final = 500
-_logger: Final = logging.getLogger("paynexus_async")
 
 
 class Checkout:
@@ -139,16 +136,9 @@ class Checkout:
             return await handler(request)
         except PayNexusError as error:
             answer = _checkout.answer_to(error, self._tokens)
-            is_ours = answer.status == _SERVER_ERROR
             route = request.match_info.route.resource
-            _logger.log(
-                logging.ERROR if is_ours else logging.WARNING,
-                "%s is answered with %d: %s",
-                route and route.canonical,  # the path would tell a token
-                answer.status,
-                error.message,
-                exc_info=error if is_ours else None,
-            )
+            name = None if route is None else route.canonical  # a URL holds a token
+            _checkout.log_answer(answer, error, name)
             return _response(answer)
 
     async def _webhook(self, request: web.Request) -> web.Response:

@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Final, TypedDict
@@ -44,10 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkout", "CheckoutState", "PayNexusClient", "VerifiedEvent"]
 
-_logger: Final = logging.getLogger("paynexus_async")
 
 _FAREWELL_SECONDS: Final = 1.0
-_SERVER_ERROR: Final = 500
 
 
 class CheckoutState(TypedDict):
@@ -145,15 +142,8 @@ class Checkout:
     async def _error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, PayNexusError)  # noqa: S101  # nosec B101  # as registered
         answer = _checkout.answer_to(error, self._tokens)
-        is_ours = answer.status == _SERVER_ERROR
-        _logger.log(
-            logging.ERROR if is_ours else logging.WARNING,
-            "%s is answered with %d: %s",
-            getattr(request.scope.get("route"), "path", "a request"),  # a URL holds a token
-            answer.status,
-            error.message,
-            exc_info=error if is_ours else None,
-        )
+        route = getattr(request.scope.get("route"), "path", None)  # a URL holds a token
+        _checkout.log_answer(answer, error, route)
         return _response(answer)
 
     async def _events(

@@ -22,6 +22,7 @@ TESTS: Final = {
     "_retry": ["test_retry.py"],
     "_wire": ["test_wire.py"],
     "_budget": ["test_budget.py"],
+    "_hearsay": ["test_hearsay.py"],
     "_transport": ["test_transport.py"],
     "_discreet": ["test_discreet.py"],
 }

@@ -41,6 +41,17 @@ def test_what_is_not_confirmed_is_looked_at_again_for_a_while():
     assert (looks, now, news.is_open) == (5, 15.0, False)
 
 
+def test_news_of_late_truth_keeps_away_from_the_look_that_settled_the_end():
+    """Two pieces of news close together are two reasons, and no two looks within a second."""
+    news = News()
+    news.heard(S.FAILED)
+    assert news.seconds_to_look(10.0) == 0
+    news.looked(10.0, S.FAILED)
+    news.heard(S.COMPLETED)
+    assert news.seconds_to_look(10.25) == pytest.approx(0.75)
+    assert news.seconds_to_look(12.0) == 0
+
+
 def test_without_news_there_is_nothing_to_heed():
     """Neither before the first, nor after a look that settled it."""
     news = News()

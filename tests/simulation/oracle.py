@@ -204,7 +204,8 @@ class Oracle:
     def _is_settled(self, client: int, reference: str) -> bool:
         """Whether a client has been told of an end: then there is nothing to be asked at once."""
         return any(
-            x.origin.client == client and x.reference == reference and x.told in _TERMINAL
+            x.origin.client == client
+            and (x.told if x.reference == reference else x.listed.get(reference)) in _TERMINAL
             for x in self.network.exchanges
             if x.read_at is not None
         )
