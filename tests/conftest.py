@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 import looptime
@@ -16,9 +15,6 @@ from paynexus_async.cli import _session
 
 from .fakes import FakeServer
 from .shell import Shell
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KEY_VARIABLES = (
     "PAYNEXUS_SECRET_KEY",
@@ -49,9 +45,15 @@ def _no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
+def library(request: pytest.FixtureRequest) -> str:
+    """Whose client is brought: httpx's, unless the test is one for `over_both`."""
+    return getattr(request, "param", "httpx")
+
+
+@pytest.fixture
+def server(library: str) -> FakeServer:
     """A server that answers what the test tells it to."""
-    return FakeServer()
+    return FakeServer(library)
 
 
 @pytest.fixture
