@@ -69,6 +69,7 @@ _TIMELY: Final = 0.25
 _PROMPT: Final = 0.05
 _GAP: Final = 0.5
 _HEEDED: Final = 0.05
+_LISTED: Final = 15.0
 _PAUSE_MAX: Final = 120.0
 _READ_LANES_MAX: Final = 100
 _INITIATE_LANES_MAX: Final = 10
@@ -373,10 +374,20 @@ class Oracle:
                 known = self.server.records[reference].scenario.name in _LIES
                 if call != lost or known:
                     continue
-                if self.server.made_at[reference] <= asked[-1]:
+                made_at = self.server.made_at[reference]
+                listed_at = made_at + self.server.habits.lag
+                # The client allows for a list that lags behind an answer just lost, and not for
+                # one that lags behind what is carried out long after.
+                in_time = made_at <= asked[-1] and listed_at <= self._lost_at(called) + _LISTED
+                if in_time or listed_at <= asked[-1]:
                     self.violated(11, f"call {called.number}: none, and there was {reference}")
                 else:
                     self.network.hit("prompt after it was said that there is none")
+
+    def _lost_at(self, called: Called) -> float:
+        """When the answer was given up that is looked for."""
+        lost_at = called.asked.lost_at
+        return called.started_at if lost_at is None else lost_at.timestamp() - self.local_clock
 
     def _sent_by(self, called: Called) -> int | None:
         """Which call sent the prompt that is looked for."""
