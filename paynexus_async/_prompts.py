@@ -66,6 +66,19 @@ class Prompt:
         return self.lost_at is not None
 
 
+@attrs.frozen
+class _Owner:
+    """Whose payment one is.
+
+    Attributes:
+        attempt: which prompt's.
+        is_told: whether the answer to that prompt said so; else it was found in the list.
+    """
+
+    attempt: Attempt
+    is_told: bool
+
+
 class Prompts:
     """The prompts of one client that are not known to be over, by phone and amount."""
 
@@ -73,7 +86,7 @@ class Prompts:
         """Know no prompt."""
         self._prompts: dict[tuple[str, int], list[Prompt]] = {}
         self._by_name: dict[str, Prompt] = {}
-        self._sent: OrderedDict[str, Attempt] = OrderedDict()
+        self._owners: OrderedDict[str, _Owner] = OrderedDict()
         self._count = 0
 
     def open_like(self, intent: Intent, beside: Prompt | None = None) -> Prompt | None:
@@ -100,9 +113,27 @@ class Prompts:
         prompts = self._prompts.get((attempt.phone, attempt.amount), ())
         return next((p for p in prompts if p.attempt.is_that_of(attempt)), None)
 
-    def attempt_of(self, payment: Payment) -> Attempt | None:
-        """Return which attempt a payment is that of, if this client has been told."""
-        return next((one for n in _names(payment) if (one := self._sent.get(n))), None)
+    def is_that_of(self, payment: Payment, attempt: Attempt) -> bool | None:
+        """Return whether a payment is that of an attempt, or another's; `None` if it is not known.
+
+        One that was found for another attempt was the only one that could be, among the prompts
+        that this client knew. An attempt that another client made may come to light only later: it
+        may be that one's all the same, unless its description tells.
+        """
+        owner = self._owner_of(payment)
+        if owner is None:
+            return None
+        if owner.attempt.is_that_of(attempt):
+            return True
+        is_sure = owner.is_told or self.of(attempt) is not None
+        return False if is_sure or _tells_apart(payment, owner.attempt, attempt) else None
+
+    def has_owner(self, payment: Payment) -> bool:
+        """Return whether a payment is known, or was found, to be that of an attempt."""
+        return self._owner_of(payment) is not None
+
+    def _owner_of(self, payment: Payment) -> _Owner | None:
+        return next((one for n in _names(payment) if (one := self._owners.get(n))), None)
 
     def begin(self, intent: Intent, now: float, at: datetime) -> Prompt:
         """Note that a prompt is about to be sent.
@@ -161,13 +192,20 @@ class Prompts:
             if prompt.has_left or not prompt.has_caller:
                 self._end(prompt)
         else:
-            prompt.payment = outcome
-            for name in _names(outcome):
-                self._by_name[name] = prompt
-                self._sent[name] = prompt.attempt
-                if len(self._sent) > _NAMES_REMEMBERED_MAX:
-                    self._sent.popitem(last=False)
-            self.observe(outcome)
+            self._own(prompt, outcome, is_told=True)
+
+    def found(self, prompt: Prompt, payment: Payment) -> None:
+        """Note which payment was found for a prompt, as if its answer had come."""
+        self._own(prompt, payment, is_told=False)
+
+    def _own(self, prompt: Prompt, payment: Payment, *, is_told: bool) -> None:
+        prompt.payment = payment
+        for name in _names(payment):
+            self._by_name[name] = prompt
+            self._owners[name] = _Owner(prompt.attempt, is_told)
+            if len(self._owners) > _NAMES_REMEMBERED_MAX:
+                self._owners.popitem(last=False)
+        self.observe(payment)
 
     def _is_of_this(self, error: PaymentMismatchError) -> bool:
         """Whether a mismatching answer is about the prompt just sent, and not another payment's.
@@ -202,6 +240,12 @@ class Prompts:
 
 def _names(payment: Payment) -> list[str]:
     return [name for name in (payment.reference, payment.checkout_request_id) if name]
+
+
+def _tells_apart(payment: Payment, owner: Attempt, other: Attempt) -> bool:
+    """Whether a payment bears the description of the one attempt, and not that of the other."""
+    words, mine, others = ((one.description or "").split() for one in (payment, owner, other))
+    return bool(words) and words == mine and words != others
 
 
 def refusal(prompt: Prompt) -> DuplicatePaymentError:

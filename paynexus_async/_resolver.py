@@ -69,11 +69,13 @@ class Known:
     Attributes:
         mine: whether a payment is known to be the one sought, or else another prompt's; `None` if
             this client has not been told whose it is.
+        taken: whether a payment has been found for a prompt, though it may be another's.
         rivals: this client's other prompts for the phone and the amount whose payments it does not
             know.
     """
 
     mine: Callable[[Payment], bool | None]
+    taken: Callable[[Payment], bool]
     rivals: Iterable[Sought]
 
 
@@ -194,7 +196,11 @@ def _judge(
     """Say what the list means."""
     others = [payment for payment in payments if known.mine(payment) is None]
     matches = [(_match(sought, payment, clock), payment) for payment in others]
-    possible = [(match, payment) for match, payment in matches if match is not _Match.NO]
+    possible = [
+        (_Match.MAYBE if known.taken(payment) else match, payment)
+        for match, payment in matches
+        if match is not _Match.NO
+    ]
     likely = [payment for match, payment in possible if match is _Match.LIKELY]
     # One that bears the very description is not in doubt because of one that bears another.
     named = [p for p in likely if _describes(sought.intent, p) is True]

@@ -746,20 +746,21 @@ class AsyncPayNexus:
         )
 
     def _known_of(self, attempt: Attempt) -> Known:
-        def mine(payment: Payment) -> bool | None:
-            known = self._prompts.attempt_of(payment)
-            return None if known is None else known.is_that_of(attempt)
-
         rivals = self._prompts.rivals_of(attempt)
-        return Known(mine, [Sought(one.intent, one.sent_at, one.lost_at) for one in rivals])
+        mine = partial(self._prompts.is_that_of, attempt=attempt)
+        return Known(
+            mine,
+            self._prompts.has_owner,
+            [Sought(one.intent, one.sent_at, one.lost_at) for one in rivals],
+        )
 
     def _found(self, attempt: Attempt, sought: Sought, found: PaymentFound) -> Resolution:
         """Remember whose payment it is, as if its answer had come."""
-        now, payment = self._transport.now(), found.payment
+        payment = found.payment
         prompt = self._prompts.of(attempt)
         if prompt is None:
             prompt = self._prompts.adopt(sought.intent, sought.sent_at, attempt)
-        self._prompts.settle(prompt, payment, now, _utc_now())
+        self._prompts.found(prompt, payment)
         asked = expectation_of_intent(sought.intent)
         expected = attrs.evolve(Expectation.of(payment), amount=asked.amount, phone=asked.phone)
         self._followers.sent(expected, sought.sent_at)

@@ -501,6 +501,80 @@ async def test_an_error_of_another_process_can_be_resolved(server: FakeServer):
         assert server.initiates == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "found", "kind"),
+    [
+        ((None, None), None, PaymentStillUnknown),
+        ((WORDS, WORDS), WORDS, PaymentStillUnknown),
+        ((WORDS, "Order #2"), None, PaymentStillUnknown),
+        ((WORDS, "Order #2"), WORDS, NoPaymentFound),
+        ((WORDS, None), WORDS, NoPaymentFound),
+    ],
+)
+async def test_what_was_found_for_one_may_be_that_of_another_met_later(
+    server: FakeServer, words, found, kind
+):
+    """Two prompts of a client that is gone: what was found for the first is in doubt.
+
+    Only the description tells that a payment is the first one's, and not the second's.
+    """
+    shop = Shop(server)
+    async with server.client() as paynexus:
+        first = await shop.lose(paynexus, words[0])
+        second = await shop.lose(paynexus, words[1], allow_duplicate=True)
+    async with server.client() as paynexus:
+        shop.lists(shop.item(description=found))
+        assert isinstance(await paynexus.find_payment(first), PaymentFound)
+        resolution = await paynexus.find_payment(second)
+        assert isinstance(resolution, kind)
+
+
+@pytest.mark.parametrize("words", [None, WORDS])
+async def test_two_prompts_of_a_client_that_is_gone_are_not_told_apart(server: FakeServer, words):
+    """What was taken for the first one's may be the second's: the other is not the only one."""
+    shop = Shop(server)
+    async with server.client() as paynexus:
+        first = await shop.lose(paynexus, words)
+        second = await shop.lose(paynexus, words, allow_duplicate=True)
+    async with server.client() as paynexus:
+        shop.lists(shop.item(description=words))
+        found = await paynexus.find_payment(first)
+        other = shop.item(1, reference="PNX2", checkout_request_id="ws_CO_2", description=words)
+        shop.lists(other, *shop.items)
+        resolution = await paynexus.find_payment(second)
+        assert isinstance(resolution, PaymentStillUnknown)
+        assert {p.reference for p in resolution.candidates} == {"PNX2", "PNXABC123DEF"}
+        assert await paynexus.find_payment(first) == found
+
+
+async def test_what_was_found_is_not_that_of_a_prompt_sent_later(server: FakeServer):
+    """It was there before that one was sent: the client that sends both knows."""
+    async with server.client() as paynexus:
+        shop = Shop(server)
+        first = await shop.lose(paynexus)
+        shop.lists(shop.item(status="failed"))
+        assert isinstance(await paynexus.find_payment(first), PaymentFound)
+        second = await shop.lose(paynexus)
+        shop.lists(shop.item(1, reference="PNX2", checkout_request_id="ws_CO_2"), *shop.items)
+        found = await paynexus.find_payment(second)
+        assert isinstance(found, PaymentFound)
+        assert found.payment.reference == "PNX2"
+
+
+async def test_what_a_client_was_told_is_not_that_of_another_met_later(server: FakeServer):
+    """The answer to a prompt says whose payment it is: then it is nobody else's."""
+    shop = Shop(server)
+    async with server.client() as paynexus:
+        error = await shop.lose(paynexus)
+    async with server.client() as paynexus:
+        server.answers(initiated())
+        told = await paynexus.initiate_payment(100, PHONE, WORDS)
+        shop.lists(
+            shop.item(reference=told.reference, checkout_request_id=told.checkout_request_id)
+        )
+        assert isinstance(await paynexus.find_payment(error), NoPaymentFound)
+
+
 async def test_what_was_found_and_contradicts_a_caller_is_not_said(server: FakeServer):
     """Somebody had brought another amount for it."""
     async with server.client() as paynexus:
@@ -550,4 +624,4 @@ async def test_the_memory_of_names_is_bounded(server: FakeServer, monkeypatch):
                 )
             )
             await paynexus.initiate_payment(1 + number, PHONE)
-        assert list(paynexus._prompts._sent) == ["PNX3", "ws_CO_3", "PNX4", "ws_CO_4"]
+        assert list(paynexus._prompts._owners) == ["PNX3", "ws_CO_3", "PNX4", "ws_CO_4"]

@@ -173,7 +173,7 @@ def find_payment(data: bytes) -> None:
     async def ask(_: int) -> _wire.Page:
         return page
 
-    known = _resolver.Known(lambda _: None, ())
+    known = _resolver.Known(lambda _: None, lambda _: False, ())
     finding = _resolver.find(
         _resolver.Sought(INTENT, 980.0, 981.0), ask, lambda: known, now=lambda: 1_000.0, deadline=0
     )

@@ -468,7 +468,7 @@ def _shares() -> Plant:
 
 @_mutant("finds what it knows to be another prompt's", 11)
 def _finds_its_own() -> Plant:
-    return patch.object(_prompts.Prompts, "attempt_of", lambda *_: None)
+    return patch.object(_prompts.Prompts, "_owner_of", lambda *_: None)
 
 
 # --- As it was
