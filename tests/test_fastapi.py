@@ -15,7 +15,6 @@ import httpx
 import looptime
 import pytest
 from fastapi import FastAPI, Request
-from sse_starlette.sse import AppStatus
 
 from paynexus_async import AsyncPayNexus, ClientStateError, ConfigurationError
 from paynexus_async.fastapi import Checkout, PayNexusClient, VerifiedEvent
@@ -38,15 +37,6 @@ TOKEN_FIELDS = {"state", "title", "text", "amount", "phone", "receipt", "is_over
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """FastAPI's servers run on asyncio; waits jump."""
     return "asyncio", {"loop_factory": looptime.new_event_loop}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_shutting_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """sse-starlette ends all streams of a process whose server was told to stop, once and for all.
-
-    Another test may have stopped one.
-    """
-    monkeypatch.setattr(AppStatus, "should_exit", False)
 
 
 @pytest.fixture
