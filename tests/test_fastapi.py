@@ -15,6 +15,7 @@ import httpx
 import looptime
 import pytest
 from fastapi import FastAPI, Request
+from sse_starlette.sse import AppStatus
 
 from paynexus_async import AsyncPayNexus, ClientStateError, ConfigurationError
 from paynexus_async.fastapi import Checkout, PayNexusClient, VerifiedEvent
@@ -197,7 +198,6 @@ async def test_a_server_that_stops_ends_its_streams(server, monkeypatch):
     """Within a second, and whole, so that the browser comes again, to another worker."""
     app, _ = shop(server)
     server.answers(initiated(), status("processing"))
-    monkeypatch.setattr(AppStatus, "should_exit", False)
     async with running(app) as browser:
         token = (await browser.post("/pay")).json()["token"]
 
