@@ -9,7 +9,6 @@ nothing is told as failed that is only not known.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from base64 import urlsafe_b64encode
@@ -27,6 +26,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ._log import say
 from ._wire import Secret
 from .exceptions import (
     APIConnectionError,
@@ -54,7 +54,7 @@ from .exceptions import (
 from .models import Attempt, Payment, PaymentFound
 from .phone import mask_phones
 from .status import Change, PaymentStatus, advance
-from .webhooks import BODY_BYTES_MAX, WebhookEvent
+from .webhooks import BODY_BYTES_MAX, SIGNATURE_HEADER, WebhookEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
@@ -80,12 +80,11 @@ __all__ = [
     "acknowledged",
     "answer_to",
     "follow",
+    "logged",
     "read_body",
     "take_event",
     "wrapped",
 ]
-
-_logger: Final = logging.getLogger("paynexus_async")
 
 LIFETIME_SECONDS: Final = 900.0
 """How long a token opens its stream."""
@@ -468,7 +467,7 @@ async def follow(
     except ClientStateError:
         return  # the application is closing: the browser comes again, perhaps to another worker
     except PayNexusError as error:
-        _logger.error("a customer cannot be told of a payment: %s", error.message)  # noqa: TRY400
+        say("checkout.untold", error=error.message, error_type=type(error).__name__)
         yield _end(_C.UNKNOWN, subject, is_over=True)
 
 
@@ -621,15 +620,24 @@ _NO_ANSWER: Final = (
 )
 
 
-def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
+def answer_to(error: PayNexusError, tokens: Tokens, headers: Mapping[str, str]) -> Answer:
     """Answer a request that met an error of this package.
 
     What may still be paid is answered as `accepted`, never as a problem; the rest is a problem
     (RFC 9457) whose `code` is for programs and whose `detail` is for customers. No key, no phone
     and nothing of the inside is in it; the whole error belongs into the merchant's log.
+
+    A delivery, in whichever route, is acknowledged by no error: 202 is for customers.
+
+    Args:
+        error: what was met.
+        tokens: issues the token of what may still be paid.
+        headers: of the request; names are found in any case.
     """
     if isinstance(error, WebhookPayloadError):
         return acknowledged()  # it would be no better when it came again
+    if SIGNATURE_HEADER in headers and not isinstance(error, WebhookSignatureError):
+        return _problem(error, _PROBLEMS[PayNexusError])
     if isinstance(error, PaymentStillPending):
         if error.payment is None:
             return _not_known(_C.PENDING)
@@ -639,7 +647,27 @@ def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
     # Of a client that was closed, or an answer that contradicts: a prompt may be out.
     if isinstance(error, PaymentOutcomeUnknown | PaymentMismatchError | ClientStateError):
         return _not_known(_C.UNKNOWN)
-    status, code, words = _problem(error)
+    return _problem(error, _kind(error))
+
+
+def logged(answer: Answer, error: PayNexusError, route: str | None) -> Answer:
+    """Log how a request that met an error is answered, and return the answer.
+
+    Args:
+        answer: what the browser gets.
+        error: what the merchant is told; inside its `except`, for the traceback.
+        route: the pattern that the request matched: its URL may hold a token.
+    """
+    status, words, kind = answer.status, error.message, type(error).__name__
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        say("checkout.broken", route=route, status_code=status, error=words, error_type=kind)
+    else:
+        say("checkout.refused", route=route, status_code=status, error=words, error_type=kind)
+    return answer
+
+
+def _problem(error: PayNexusError, kind: tuple[HTTPStatus, str, str]) -> Answer:
+    status, code, words = kind
     document = {
         "type": "about:blank",
         "title": status.phrase,
@@ -659,7 +687,7 @@ def _as_pending(answer: Answer) -> Answer:
     return attrs.evolve(answer, document={**answer.document, **words})
 
 
-def _problem(error: PayNexusError) -> tuple[HTTPStatus, str, str]:
+def _kind(error: PayNexusError) -> tuple[HTTPStatus, str, str]:
     if isinstance(error, APIConnectionError):
         return _UNREACHABLE if error.never_sent else _NO_ANSWER
     return next(_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS)
@@ -725,16 +753,8 @@ async def take_event(
 
     Nothing in the event is believed. What *on_event* raises goes through: the delivery is not
     acknowledged then, and comes again. So it comes at least once, and may come twice.
-
-    Raises:
-        RuntimeError: an error of this package was met; some of them are answered with 202
-            elsewhere, which would acknowledge what was not taken.
     """
-    try:
-        await paynexus.notify(event)
-        if on_event is not None:
-            await on_event(paynexus, event)
-    except PayNexusError as error:
-        msg = "a delivery was not taken, and comes again"
-        raise RuntimeError(msg) from error
+    await paynexus.notify(event)
+    if on_event is not None:
+        await on_event(paynexus, event)
     return acknowledged()

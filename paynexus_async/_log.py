@@ -23,12 +23,16 @@ class Event:
         level: of the record.
         words: of its message, with the fields in them.
         fields: its attributes, besides `event`: none of them is one of a record's own.
+        has_traceback: whether the error that is being handled is shown with it.
     """
 
     level: int
     words: str
     fields: tuple[str, ...]
+    has_traceback: bool = False
 
+
+_ANSWERED: Final = "%(route)s is answered with %(status_code)s: %(error)s"
 
 EVENTS: Final[Mapping[str, Event]] = {
     "exchange.ended": Event(
@@ -66,6 +70,20 @@ EVENTS: Final[Mapping[str, Event]] = {
         "PayNexus answers %(call)s with 429: nothing is sent with this key for %(seconds)s s",
         ("call", "seconds"),
     ),
+    "checkout.refused": Event(
+        logging.WARNING, _ANSWERED, ("route", "status_code", "error", "error_type")
+    ),
+    "checkout.broken": Event(
+        logging.ERROR,
+        _ANSWERED,
+        ("route", "status_code", "error", "error_type"),
+        has_traceback=True,
+    ),
+    "checkout.untold": Event(
+        logging.ERROR,
+        "a customer cannot be told of a payment: %(error)s",
+        ("error", "error_type"),
+    ),
 }
 """By name; `docs/observability.md` explains them."""
 
@@ -81,7 +99,14 @@ def say(event: str, **fields: object) -> None:
     told = EVENTS[event]
     if _logger.isEnabledFor(told.level):
         plain = {name: _plain(value) for name, value in fields.items()}
-        _logger.log(told.level, told.words, plain, extra={"event": event, **plain}, stacklevel=2)
+        _logger.log(
+            told.level,
+            told.words,
+            plain,
+            exc_info=told.has_traceback or None,
+            extra={"event": event, **plain},
+            stacklevel=2,
+        )
 
 
 def _plain(value: object) -> str | float | None:

@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
@@ -52,8 +51,6 @@ PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 """The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
 
 _CLOSING: Final = web.AppKey("_CLOSING", anyio.Event)
-_SERVER_ERROR: Final = 500
-_logger: Final = logging.getLogger("paynexus_async")
 
 
 class Checkout:
@@ -138,18 +135,10 @@ class Checkout:
         try:
             return await handler(request)
         except PayNexusError as error:
-            answer = _checkout.answer_to(error, self._tokens)
-            is_ours = answer.status == _SERVER_ERROR
-            route = request.match_info.route.resource
-            _logger.log(
-                logging.ERROR if is_ours else logging.WARNING,
-                "%s is answered with %d: %s",
-                route and route.canonical,  # the path would tell a token
-                answer.status,
-                error.message,
-                exc_info=error if is_ours else None,
-            )
-            return _response(answer)
+            answer = _checkout.answer_to(error, self._tokens, request.headers)
+            resource = request.match_info.route.resource
+            route = None if resource is None else resource.canonical
+            return _response(_checkout.logged(answer, error, route))
 
     async def _webhook(self, request: web.Request) -> web.Response:
         body = await _body(request)

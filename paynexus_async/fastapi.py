@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Final, TypedDict
@@ -35,7 +34,7 @@ except ImportError as _error:
     raise ImportError(_msg, name=_error.name) from _error
 
 from .client import AsyncPayNexus
-from .exceptions import ClientStateError, PayNexusError, WebhookSignatureError
+from .exceptions import ConfigurationError, PayNexusError, WebhookSignatureError
 from .models import Payment
 from .webhooks import WebhookEvent, parse_webhook
 
@@ -44,10 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkout", "CheckoutState", "PayNexusClient", "VerifiedEvent"]
 
-_logger: Final = logging.getLogger("paynexus_async")
-
 _FAREWELL_SECONDS: Final = 1.0
-_SERVER_ERROR: Final = 500
 
 
 class CheckoutState(TypedDict):
@@ -144,20 +140,13 @@ class Checkout:
 
     async def _error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, PayNexusError)  # noqa: S101  # nosec B101  # as registered
-        answer = _checkout.answer_to(error, self._tokens)
-        is_ours = answer.status == _SERVER_ERROR
-        _logger.log(
-            logging.ERROR if is_ours else logging.WARNING,
-            "%s is answered with %d: %s",
-            getattr(request.scope.get("route"), "path", "a request"),  # a URL holds a token
-            answer.status,
-            error.message,
-            exc_info=error if is_ours else None,
-        )
-        return _response(answer)
+        answer = _checkout.answer_to(error, self._tokens, request.headers)
+        route = getattr(request.scope.get("route"), "path", None)
+        return _response(_checkout.logged(answer, error, route))
 
     async def _events(
         self,
+        request: Request,
         token: str,
         paynexus: PayNexusClient,
         last_event_id: Annotated[str | None, Header()] = None,
@@ -165,7 +154,7 @@ class Checkout:
         try:
             subject = self._tokens.read(token)
         except PayNexusError as error:
-            return _response(_checkout.answer_to(error, self._tokens))
+            return await self._error(request, error)
         return _stream(paynexus, subject, last_event_id, self._max_wait)
 
     async def _webhook(self, request: Request, paynexus: PayNexusClient) -> Response:
@@ -249,7 +238,7 @@ def _state(connection: HTTPConnection) -> CheckoutState:
             "the application runs without its checkout: include checkout.router, or yield the "
             "state of checkout.lifespan from its lifespan"
         )
-        raise ClientStateError(words)
+        raise ConfigurationError(words)
     return state
 
 
