@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
@@ -79,7 +80,10 @@ __all__ = [
     "accepted",
     "acknowledged",
     "answer_to",
+    "checked",
+    "checked_wait",
     "follow",
+    "given",
     "logged",
     "read_body",
     "take_event",
@@ -108,6 +112,7 @@ Subject = Payment | PaymentOutcomeUnknown
 
 _SECRET_CHARACTERS_MIN: Final = 32
 _LIFETIME_SECONDS_MAX: Final = 86_400.0
+_MAX_WAIT_SECONDS_MAX: Final = 86_400.0
 _TOKEN_CHARACTERS_MAX: Final = 4_096
 
 
@@ -188,6 +193,38 @@ def wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
     """Hide secrets from whoever prints local variables; what is none is a blank one."""
     secrets = (secret,) if isinstance(secret, str) else secret or ()
     return tuple(Secret(one.strip() if isinstance(one, str) else "") for one in secrets)
+
+
+def given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
+    """Return what is given, or else what the environment says; a blank variable says nothing."""
+    secret = (os.environ.get(variable) or None) if secret is None else secret
+    return None if secret is None else wrapped(secret)
+
+
+def checked(webhook_secrets: tuple[Secret, ...] | None) -> tuple[Secret, ...]:
+    """Return the secrets of webhooks, or none where no webhooks are wanted.
+
+    Raises:
+        ConfigurationError: one that is given is blank.
+    """
+    if webhook_secrets is None:
+        return ()
+    if not webhook_secrets or not all(one.reveal() for one in webhook_secrets):
+        msg = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
+        raise ConfigurationError(msg)
+    return webhook_secrets
+
+
+def checked_wait(max_wait: float) -> float:
+    """Return how long a stream follows its payment.
+
+    Raises:
+        ConfigurationError: every stream would end at once, or never.
+    """
+    if not 0 < max_wait <= _MAX_WAIT_SECONDS_MAX:
+        msg = f"max_wait must be above 0 and at most {_MAX_WAIT_SECONDS_MAX:,.0f} seconds"
+        raise ConfigurationError(msg)
+    return max_wait
 
 
 def _key(secret: Secret) -> bytes:

@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import os
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
@@ -93,17 +92,18 @@ class Checkout:
             max_wait: seconds that one stream follows its payment; the page may open it again.
 
         Raises:
-            ConfigurationError: the secret is missing or short, or a number out of range.
+            ConfigurationError: a secret is missing, blank or short, or a number out of range.
         """
-        given, secret = secret or os.environ.get("PAYNEXUS_CHECKOUT_SECRET", ""), ()
-        self._tokens = _checkout.Tokens(given, lifetime_seconds=token_seconds)
-        del given  # an error reporter shows local variables
-        self._webhook_secrets = _checkout.wrapped(
-            webhook_secret or os.environ.get("PAYNEXUS_WEBHOOK_SECRET") or ()
+        # Hidden at once: an error reporter shows what a function was called with.
+        secrets, secret = _checkout.given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        webhooks, webhook_secret = _checkout.given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        self._tokens = _checkout.Tokens(
+            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
         )
+        self._webhook_secrets = _checkout.checked(webhooks)
         self._on_event = on_event
         self._client = client
-        self._max_wait = max_wait
+        self._max_wait = _checkout.checked_wait(max_wait)
         self.router: Final = APIRouter(
             prefix="/paynexus", lifespan=self.lifespan, include_in_schema=False
         )

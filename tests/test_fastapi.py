@@ -353,6 +353,28 @@ def test_secrets_come_from_the_environment(monkeypatch):
     assert len(Checkout().router.routes) == 2
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"secret": ""},
+        {"secret": []},
+        {"webhook_secret": ""},
+        {"webhook_secret": []},
+        {"webhook_secret": [WHSEC, " "]},
+        {"token_seconds": 0},
+        {"max_wait": 0},
+        {"max_wait": float("nan")},
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_at_once(monkeypatch, options: dict[str, Any]):
+    """Also where the environment holds secrets: a blank one is no reason to look there."""
+    monkeypatch.setenv("PAYNEXUS_CHECKOUT_SECRET", SECRET)
+    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", WHSEC)
+    with pytest.raises(ConfigurationError):
+        Checkout(**options)
+
+
 def test_without_its_extra_the_module_says_so(monkeypatch):
     """Which one to install."""
     monkeypatch.delitem(sys.modules, "paynexus_async.fastapi")
