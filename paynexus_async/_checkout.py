@@ -84,7 +84,7 @@ __all__ = [
     "checked_wait",
     "follow",
     "given",
-    "logged",
+    "log_answer",
     "read_body",
     "take_event",
     "wrapped",
@@ -504,7 +504,7 @@ async def follow(
     except ClientStateError:
         return  # the application is closing: the browser comes again, perhaps to another worker
     except PayNexusError as error:
-        say("checkout.untold", error=error.message, error_type=type(error).__name__)
+        say("checkout.untold", error=error.message)
         yield _end(_C.UNKNOWN, subject, is_over=True)
 
 
@@ -687,22 +687,6 @@ def answer_to(error: PayNexusError, tokens: Tokens, headers: Mapping[str, str]) 
     return _problem(error, _kind(error))
 
 
-def logged(answer: Answer, error: PayNexusError, route: str | None) -> Answer:
-    """Log how a request that met an error is answered, and return the answer.
-
-    Args:
-        answer: what the browser gets.
-        error: what the merchant is told; inside its `except`, for the traceback.
-        route: the pattern that the request matched: its URL may hold a token.
-    """
-    status, words, kind = answer.status, error.message, type(error).__name__
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        say("checkout.broken", route=route, status_code=status, error=words, error_type=kind)
-    else:
-        say("checkout.refused", route=route, status_code=status, error=words, error_type=kind)
-    return answer
-
-
 def _problem(error: PayNexusError, kind: tuple[HTTPStatus, str, str]) -> Answer:
     status, code, words = kind
     document = {
@@ -716,6 +700,18 @@ def _problem(error: PayNexusError, kind: tuple[HTTPStatus, str, str]) -> Answer:
     if status is HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Signature"
     return Answer(status=int(status), document=document, headers=headers)
+
+
+def log_answer(answer: Answer, error: PayNexusError, route: str | None) -> None:
+    """Log what was answered, and why; *route* holds places for what stands in a path."""
+    is_ours = answer.status == HTTPStatus.INTERNAL_SERVER_ERROR
+    say(
+        "checkout.failed" if is_ours else "checkout.refused",
+        route=route or "a request",
+        status=answer.status,
+        error=error.message,
+        exc_info=error if is_ours else None,
+    )
 
 
 def _as_pending(answer: Answer) -> Answer:

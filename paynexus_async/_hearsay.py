@@ -26,6 +26,7 @@ __all__ = ["Hearsay", "News", "is_settled"]
 
 _NAMES_MAX: Final = 1_000
 _PAUSE_SECONDS_MAX: Final = 30.0
+_APART_SECONDS: Final = 1.0
 _LOOKS_BY_THEMSELVES_MAX: Final = 5  # 0, 1, 3, 7 and 15 s after news that nothing confirms
 _RELIABLE_SHARE: Final = 0.7
 _FADING: Final = 0.9  # the last ten payments count
@@ -61,6 +62,7 @@ class News:
         """Note what a look that began at this time has found; `None` if it met an error."""
         if status is not None and is_settled(self.claim, status):
             self.is_open = False
+            self._next_at = at + _APART_SECONDS  # late truth may be heard of at once
             return
         self._looks += 1
         self._next_at = at + min(2.0 ** (self._looks - 1), _PAUSE_SECONDS_MAX)

@@ -23,16 +23,12 @@ class Event:
         level: of the record.
         words: of its message, with the fields in them.
         fields: its attributes, besides `event`: none of them is one of a record's own.
-        has_traceback: whether the error that is being handled is shown with it.
     """
 
     level: int
     words: str
     fields: tuple[str, ...]
-    has_traceback: bool = False
 
-
-_ANSWERED: Final = "%(route)s is answered with %(status_code)s: %(error)s"
 
 EVENTS: Final[Mapping[str, Event]] = {
     "exchange.ended": Event(
@@ -70,29 +66,29 @@ EVENTS: Final[Mapping[str, Event]] = {
         "PayNexus answers %(call)s with 429: nothing is sent with this key for %(seconds)s s",
         ("call", "seconds"),
     ),
-    "checkout.refused": Event(
-        logging.WARNING, _ANSWERED, ("route", "status_code", "error", "error_type")
-    ),
-    "checkout.broken": Event(
-        logging.ERROR,
-        _ANSWERED,
-        ("route", "status_code", "error", "error_type"),
-        has_traceback=True,
-    ),
     "checkout.untold": Event(
+        logging.ERROR, "a customer cannot be told of a payment: %(error)s", ("error",)
+    ),
+    "checkout.refused": Event(
+        logging.WARNING,
+        "%(route)s is answered with %(status)s: %(error)s",
+        ("route", "status", "error"),
+    ),
+    "checkout.failed": Event(
         logging.ERROR,
-        "a customer cannot be told of a payment: %(error)s",
-        ("error", "error_type"),
+        "%(route)s is answered with %(status)s: %(error)s",
+        ("route", "status", "error"),
     ),
 }
 """By name; `docs/observability.md` explains them."""
 
 
-def say(event: str, **fields: object) -> None:
+def say(event: str, *, exc_info: BaseException | None = None, **fields: object) -> None:
     """Log an event.
 
     Args:
         event: its name.
+        exc_info: an exception whose traceback is to be shown.
         fields: all of its fields. A value that is no number and no text is told by its `repr`, and
             only if somebody listens.
     """
@@ -103,7 +99,7 @@ def say(event: str, **fields: object) -> None:
             told.level,
             told.words,
             plain,
-            exc_info=told.has_traceback or None,
+            exc_info=exc_info,
             extra={"event": event, **plain},
             stacklevel=2,
         )

@@ -127,9 +127,10 @@ class Checkout:
             return await handler(request)
         except PayNexusError as error:
             answer = _checkout.answer_to(error, self._tokens, request.headers)
-            resource = request.match_info.route.resource
-            route = None if resource is None else resource.canonical
-            return _response(_checkout.logged(answer, error, route))
+            route = request.match_info.route.resource
+            name = None if route is None else route.canonical  # a URL holds a token
+            _checkout.log_answer(answer, error, name)
+            return _response(answer)
 
     async def _webhook(self, request: web.Request) -> web.Response:
         body = await _body(request)

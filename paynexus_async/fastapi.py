@@ -141,8 +141,9 @@ class Checkout:
     async def _error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, PayNexusError)  # noqa: S101  # nosec B101  # as registered
         answer = _checkout.answer_to(error, self._tokens, request.headers)
-        route = getattr(request.scope.get("route"), "path", None)
-        return _response(_checkout.logged(answer, error, route))
+        route = getattr(request.scope.get("route"), "path", None)  # a URL holds a token
+        _checkout.log_answer(answer, error, route)
+        return _response(answer)
 
     async def _events(
         self,

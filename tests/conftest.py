@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 import anyio
 import looptime
 import pytest
 import trio.testing
+from sse_starlette.sse import AppStatus
 
 from paynexus_async.cli import _session
 
 from .fakes import FakeServer
 from .shell import Shell
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KEY_VARIABLES = (
     "PAYNEXUS_SECRET_KEY",
@@ -25,6 +23,12 @@ KEY_VARIABLES = (
     "PAYNEXUS_BASE_URL",
     "PAYNEXUS_WEBHOOK_SECRET",
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard where a shell runs this in the background, and so ignores it for all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -36,15 +40,30 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
 
 
 @pytest.fixture(autouse=True)
+def _nothing_is_shutting_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sse-starlette ends all streams of a process whose server was told to stop, once and for all.
+
+    Another test may have stopped one.
+    """
+    monkeypatch.setattr(AppStatus, "should_exit", False)
+
+
+@pytest.fixture(autouse=True)
 def _no_keys_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in KEY_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture
-def server() -> Iterator[FakeServer]:
+def library(request: pytest.FixtureRequest) -> str:
+    """Whose client is brought: httpx's, unless the test is one for `over_both`."""
+    return getattr(request, "param", "httpx")
+
+
+@pytest.fixture
+def server(library: str) -> FakeServer:
     """A server that answers what the test tells it to."""
-    return FakeServer()
+    return FakeServer(library)
 
 
 @pytest.fixture

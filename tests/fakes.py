@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import httpx
+import httpx2
+import pytest
 
 from paynexus_async import AsyncPayNexus
 
@@ -67,10 +70,63 @@ def status(word: str, **fields: Any) -> Answer:
     )
 
 
+over_both = pytest.mark.parametrize("library", ["httpx", "httpx2"], indirect=True)
+"""For a test of the contract with the transport: httpx's client, and its successor's."""
+
+
+def client_over(transport: httpx.AsyncBaseTransport, library: str, **options: Any) -> Any:
+    """A client of either library, over the same transport."""
+    if library == "httpx":
+        return httpx.AsyncClient(transport=transport, **options)
+    return httpx2.AsyncClient(transport=_ForHttpx2(transport), **options)
+
+
+@contextmanager
+def _errors_of_httpx2() -> Iterator[None]:
+    """Raise the error of the same name."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise getattr(httpx2, type(error).__name__)(str(error)) from error.__cause__
+
+
+class _ForHttpx2(httpx2.AsyncBaseTransport):
+    """A transport of httpx's for a client of httpx2's, which knows no answer or error of httpx's."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: Any) -> httpx2.Response:
+        with _errors_of_httpx2():
+            response = await self._transport.handle_async_request(request)
+        headers = response.headers.raw
+        if response.is_stream_consumed:
+            return httpx2.Response(response.status_code, headers=headers, content=response.content)
+        stream = _StreamForHttpx2(response.stream)
+        return httpx2.Response(response.status_code, headers=headers, stream=stream)
+
+
+class _StreamForHttpx2(httpx2.AsyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._iterator = aiter(stream)
+
+    def __aiter__(self) -> _StreamForHttpx2:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with _errors_of_httpx2():
+            return await anext(self._iterator)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 class FakeServer:
     """Answers each request with the next line of its script; the last line answers all the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, library: str = "httpx") -> None:
+        self.library = library
         self.requests: list[httpx.Request] = []
         self.times: list[float] = []
         self.latency_seconds = 0.0
@@ -83,8 +139,8 @@ class FakeServer:
         options = {"secret_key": SECRET_KEY, "public_key": PUBLIC_KEY, **options}
         return AsyncPayNexus(http_client=self.http_client(), **options)
 
-    def http_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.MockTransport(self._handle))
+    def http_client(self) -> Any:
+        return client_over(httpx.MockTransport(self._handle), self.library)
 
     @property
     def initiates(self) -> int:

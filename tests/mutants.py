@@ -21,7 +21,8 @@ TESTS: Final = {
     "_quota": ["test_quota.py"],
     "_retry": ["test_retry.py"],
     "_wire": ["test_wire.py"],
-    "_budget": ["test_budget.py"],
+    "_budget": ["test_budget.py", "test_notify.py", "test_telemetry.py"],
+    "_hearsay": ["test_hearsay.py"],
     "_transport": ["test_transport.py"],
     "_discreet": ["test_discreet.py"],
 }

@@ -45,8 +45,10 @@ from .fakes import (
     SECRET_KEY,
     FakeServer,
     answer,
+    client_over,
     data,
     initiated,
+    over_both,
     refusal,
     status,
 )
@@ -287,6 +289,7 @@ def test_a_client_outside_any_event_loop_says_so(server: FakeServer):
 # --- At most once
 
 
+@over_both
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
@@ -311,6 +314,7 @@ async def test_an_initiate_that_left_is_never_sent_again(server: FakeServer, fai
     assert server.initiates == 1
 
 
+@over_both
 async def test_an_initiate_that_never_left_is_tried_again(server: FakeServer):
     """Not one byte had left, so this is safe."""
     refused = httpx.ConnectError("refused")
@@ -321,6 +325,7 @@ async def test_an_initiate_that_never_left_is_tried_again(server: FakeServer):
     assert server.initiates == 3
 
 
+@over_both
 async def test_trying_again_is_bounded(server: FakeServer):
     """By the number of retries, and by the time."""
     server.answers(httpx.ConnectError("refused"))
@@ -392,6 +397,7 @@ async def test_a_payment_that_has_ended_makes_way(server: FakeServer, word):
         assert (await initiate(paynexus)).reference == "PNX2"
 
 
+@over_both
 async def test_while_the_outcome_is_unknown_a_second_prompt_is_refused(server: FakeServer):
     """However much time passes: it may have been paid."""
     server.answers(httpx.ReadTimeout("slow"))
@@ -407,6 +413,7 @@ async def test_while_the_outcome_is_unknown_a_second_prompt_is_refused(server: F
     assert server.initiates == 2
 
 
+@over_both
 async def test_a_rejected_prompt_makes_way(server: FakeServer):
     """Nothing was sent."""
     server.answers(refusal(422), httpx.ConnectError("refused"), initiated())
@@ -418,6 +425,7 @@ async def test_a_rejected_prompt_makes_way(server: FakeServer):
         assert (await initiate(paynexus)).reference == REFERENCE
 
 
+@over_both
 async def test_two_at_once_become_one(server: FakeServer):
     """A double click does not charge twice."""
     server.answers(initiated())
@@ -460,6 +468,7 @@ async def test_a_prompt_that_began_in_a_pause_between_two_attempts_is_not_double
     assert {type(outcome) for outcome in outcomes} == {Payment, DuplicatePaymentError}
 
 
+@over_both
 @pytest.mark.parametrize("fails_after", [0.0, 0.5])
 async def test_a_prompt_that_nobody_will_send_again_is_over(server: FakeServer, fails_after):
     """Its caller left in the pause between two attempts, or while one of them was failing."""
@@ -474,6 +483,7 @@ async def test_a_prompt_that_nobody_will_send_again_is_over(server: FakeServer, 
         assert (await initiate(paynexus)).reference == REFERENCE
 
 
+@over_both
 async def test_a_cancelled_caller_leaves_the_reference_behind(server: FakeServer):
     """The prompt is on the phone all the same."""
     server.answers(initiated())
@@ -573,6 +583,7 @@ async def test_the_memory_of_prompts_is_bounded(server: FakeServer, monkeypatch)
 # --- Reads repeat
 
 
+@over_both
 @pytest.mark.parametrize(
     "passing",
     [
@@ -626,6 +637,7 @@ async def test_pauses_grow_and_differ(server: FakeServer):
     assert len(set(pauses)) == 5
 
 
+@over_both
 async def test_a_hanging_read_leaves_time_for_another(server: FakeServer):
     """One attempt takes ten of the thirty seconds at most; all of them thirty."""
     server.answers(status("completed"))
@@ -670,6 +682,7 @@ async def test_a_payment_that_contradicts_what_was_asked_is_not_accepted(server:
 # --- What is shown
 
 
+@over_both
 async def test_no_key_and_no_phone_in_anything_that_is_logged_or_raised(server, caplog):
     """At the most talkative level, of ours and of the libraries below."""
     failures = [
@@ -717,7 +730,8 @@ async def test_nothing_foreign_escapes(server: FakeServer):
 PAID = {"reference": REFERENCE, "status": "completed"}
 
 
-async def test_no_more_requests_enter_the_pool_than_there_are_connections(server: FakeServer):
+@over_both
+async def test_no_more_requests_enter_the_pool_than_there_are_connections(library):
     """The queue stands in front of the pool, and everybody is served."""
     inside = [0, 0]
 
@@ -728,7 +742,7 @@ async def test_no_more_requests_enter_the_pool_than_there_are_connections(server
         inside[0] -= 1
         return httpx.Response(200, json={"success": True, "data": PAID})
 
-    http_client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    http_client = client_over(httpx.MockTransport(handle), library)
     paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY, http_client=http_client)
     async with paynexus, anyio.create_task_group() as group:
         for _ in range(3 * _POOL_CONNECTIONS_MAX):
@@ -736,7 +750,8 @@ async def test_no_more_requests_enter_the_pool_than_there_are_connections(server
     assert inside == [0, _POOL_CONNECTIONS_MAX]
 
 
-async def test_callers_who_leave_while_it_connects_do_not_multiply_connections():
+@over_both
+async def test_callers_who_leave_while_it_connects_do_not_multiply_connections(library):
     """A request that is given up keeps its place as long as its connection."""
     inside = [0, 0]
 
@@ -751,7 +766,7 @@ async def test_callers_who_leave_while_it_connects_do_not_multiply_connections()
             finally:
                 inside[0] -= 1
 
-    http_client = httpx.AsyncClient(transport=Hanging())
+    http_client = client_over(Hanging(), library)
     paynexus = AsyncPayNexus(SECRET_KEY, PUBLIC_KEY, http_client=http_client)
     async with paynexus:
         for n in range(3 * INITIATES_MAX):
@@ -762,6 +777,7 @@ async def test_callers_who_leave_while_it_connects_do_not_multiply_connections()
     assert inside == [0, INITIATES_MAX]
 
 
+@over_both
 async def test_waiting_for_a_connection_counts_against_the_time_limit(server: FakeServer):
     """And is proven not to have sent anything."""
     server.latency_seconds = 100

@@ -198,7 +198,6 @@ async def test_a_server_that_stops_ends_its_streams(server, monkeypatch):
     """Within a second, and whole, so that the browser comes again, to another worker."""
     app, _ = shop(server)
     server.answers(initiated(), status("processing"))
-    monkeypatch.setattr(AppStatus, "should_exit", False)
     async with running(app) as browser:
         token = (await browser.post("/pay")).json()["token"]
 
@@ -497,4 +496,4 @@ async def test_a_route_of_ones_own_acknowledges_nothing_by_an_error(server, capl
     async with running(app) as shop_:
         assert (await shop_.post("/mine", **delivery())).status_code == 500
     (record,) = [record for record in caplog.records if record.name == "paynexus_async"]
-    assert (record.event, record.exc_info[1]) == ("checkout.broken", error)
+    assert (record.event, record.exc_info[1]) == ("checkout.failed", error)

@@ -41,6 +41,17 @@ def test_what_is_not_confirmed_is_looked_at_again_for_a_while():
     assert (looks, now, news.is_open) == (5, 15.0, False)
 
 
+def test_news_of_late_truth_keeps_away_from_the_look_that_settled_the_end():
+    """Two pieces of news close together are two reasons, and no two looks within a second."""
+    news = News()
+    news.heard(S.FAILED)
+    assert news.seconds_to_look(10.0) == 0
+    news.looked(10.0, S.FAILED)
+    news.heard(S.COMPLETED)
+    assert news.seconds_to_look(10.25) == pytest.approx(0.75)
+    assert news.seconds_to_look(12.0) == 0
+
+
 def test_without_news_there_is_nothing_to_heed():
     """Neither before the first, nor after a look that settled it."""
     news = News()
@@ -109,4 +120,44 @@ def test_news_of_the_unknown_is_kept_once_and_not_without_end():
     for number in range(1, 1_001):
         hearsay.keep([f"PNX-{number}"])
     assert not hearsay.take(["PNX-0"])
+    assert hearsay.take(["PNX-1"])
     assert hearsay.take(["PNX-1000"])
+
+
+def test_news_just_after_the_look_counts_exactly_like_news_before_it():
+    """Up to a quarter of a minute, the boundary included; and there is no credit beyond that."""
+    before, after, at_last = Hearsay(), Hearsay(), Hearsay()
+    for _ in range(20):
+        before.ended(heard=True)
+        for hearsay, seconds in ((after, 0.1), (at_last, 15.0)):
+            hearsay.ended(heard=False)
+            hearsay.came_after_all(seconds)
+        for hearsay in (after, at_last):
+            assert hearsay._heard == pytest.approx(before._heard)
+            assert hearsay._missed == pytest.approx(before._missed)
+    credited = Hearsay()
+    for _ in range(3):
+        credited.came_after_all(1.0)
+    assert credited._missed == 0.0
+
+
+def test_a_first_end_that_was_missed_takes_five_to_make_good():
+    """Nobody has been heard of before: the doubt of the beginning fades as ends do."""
+    hearsay = Hearsay()
+    hearsay.ended(heard=False)
+    said = []
+    for _ in range(5):
+        hearsay.ended(heard=True)
+        said.append(hearsay.is_reliable)
+    assert said == [False, False, False, False, True]
+
+
+def test_money_that_is_said_to_have_come_is_asked_for_again_after_an_end_without():
+    """A second later, and two: late truth has its time."""
+    news = News()
+    news.heard(S.COMPLETED)
+    news.looked(10.0, S.EXPIRED)
+    assert news.is_open
+    assert news.seconds_to_look(10.0) == 1.0
+    news.looked(11.0, S.COMPLETED)
+    assert not news.is_open

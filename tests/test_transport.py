@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import traceback
 from functools import partial
+from importlib import import_module
 from typing import Any, ClassVar
 
 import anyio
@@ -35,7 +36,7 @@ from paynexus_async._wire import (
 )
 from paynexus_async.models import Expectation
 
-from .fakes import PHONE, PUBLIC_KEY, SECRET_KEY, FakeServer, initiated
+from .fakes import PHONE, PUBLIC_KEY, SECRET_KEY, FakeServer, client_over, initiated, over_both
 
 pytestmark = pytest.mark.anyio
 
@@ -73,8 +74,8 @@ CONNECTING = "connection.connect_tcp.started"
 HEADERS = "http11.send_request_headers.started"
 
 
-def transport_over(over: httpx.AsyncBaseTransport) -> Transport:
-    client = httpx.AsyncClient(transport=over)
+def transport_over(over: httpx.AsyncBaseTransport, library: str = "httpx") -> Transport:
+    client = client_over(over, library)
     return Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
 
 
@@ -93,6 +94,7 @@ async def ask(transport: Transport, seconds: float = 1.0) -> Any:
     return await transport.exchange(READ, KEY, keep, timeout_seconds=seconds, headers={})
 
 
+@over_both
 @pytest.mark.parametrize(
     ("steps", "verdict"),
     [
@@ -115,9 +117,9 @@ async def ask(transport: Transport, seconds: float = 1.0) -> Any:
         (["http2.send_request_headers.started", httpx.ReadError("reset")], "unknown"),
     ],
 )
-async def test_never_sent_is_proved_by_the_trace(steps, verdict):
+async def test_never_sent_is_proved_by_the_trace(steps, verdict, library):
     """The exception's class counts only where a transport never traced at all."""
-    transport = transport_over(Tracing(*steps))
+    transport = transport_over(Tracing(*steps), library)
     expected = APIConnectionError if verdict == "never sent" else PaymentOutcomeUnknown
     with pytest.raises(expected) as caught:
         await initiate(transport)
@@ -127,10 +129,11 @@ async def test_never_sent_is_proved_by_the_trace(steps, verdict):
     await transport.aclose()
 
 
-async def test_a_transport_that_repeats_by_itself_is_stopped_before_the_second_body():
+@over_both
+async def test_a_transport_that_repeats_by_itself_is_stopped_before_the_second_body(library):
     """At most one request per initiate, even with a retrying transport underneath."""
     over = Tracing(HEADERS, HEADERS)
-    transport = transport_over(over)
+    transport = transport_over(over, library)
     with pytest.raises(PaymentOutcomeUnknown, match="a second time"):
         await initiate(transport)
     assert over.sent == 1
@@ -139,14 +142,15 @@ async def test_a_transport_that_repeats_by_itself_is_stopped_before_the_second_b
     await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize(
     ("steps", "never_sent"),
     [([CONNECTING, 60.0, HEADERS], True), ([HEADERS, 60.0], False), ([60.0], False)],
 )
-async def test_the_time_limit_holds_and_the_verdict_is_true(steps, never_sent):
+async def test_the_time_limit_holds_and_the_verdict_is_true(steps, never_sent, library):
     """What had not left by then never leaves; what had left is unknown."""
     over = Tracing(*steps)
-    transport = transport_over(over)
+    transport = transport_over(over, library)
     started = anyio.current_time()
     answer = await ask(transport, 2.0)
     assert anyio.current_time() - started == pytest.approx(2.0)
@@ -158,6 +162,7 @@ async def test_the_time_limit_holds_and_the_verdict_is_true(steps, never_sent):
     await transport.aclose()
 
 
+@over_both
 async def test_a_caller_who_is_cancelled_does_not_take_the_exchange_with_him(server: FakeServer):
     """The answer arrives, and the conclusion is drawn without him."""
     server.answers(initiated())
@@ -179,10 +184,11 @@ async def test_a_caller_who_is_cancelled_does_not_take_the_exchange_with_him(ser
     await transport.aclose()
 
 
-async def test_what_is_cancelled_before_it_left_never_leaves():
+@over_both
+async def test_what_is_cancelled_before_it_left_never_leaves(library):
     """Neither while it waits for a place, nor while it connects."""
     over = Tracing(CONNECTING, 10.0, HEADERS)
-    transport = transport_over(over)
+    transport = transport_over(over, library)
     answers: list[Any] = []
     with anyio.move_on_after(1):
         await transport.exchange(READ, KEY, answers.append, timeout_seconds=30, headers={})
@@ -192,6 +198,7 @@ async def test_what_is_cancelled_before_it_left_never_leaves():
     await transport.aclose()
 
 
+@over_both
 async def test_an_exchange_cancelled_in_its_first_step_sends_nothing(server: FakeServer):
     """Not even where the transport does not trace."""
     server.answers(initiated())
@@ -208,10 +215,11 @@ async def test_an_exchange_cancelled_in_its_first_step_sends_nothing(server: Fak
     await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize(("cancelled_after", "over_after"), [(0.0, 0.0), (1.0, 10.0), (20.0, 12.0)])
-async def test_an_exchange_is_over_when_its_connection_is(cancelled_after, over_after):
+async def test_an_exchange_is_over_when_its_connection_is(cancelled_after, over_after, library):
     """Cancelled before it began, while it connected, or not at all: once, and not before."""
-    transport = transport_over(Tracing(CONNECTING, 10.0, HEADERS, 2.0))
+    transport = transport_over(Tracing(CONNECTING, 10.0, HEADERS, 2.0), library)
     started, ends = anyio.current_time(), []
     with anyio.move_on_after(cancelled_after):
         await transport.exchange(
@@ -253,22 +261,28 @@ class Body(httpx.AsyncByteStream):
             self.left = -1
 
 
-async def test_a_body_of_the_largest_size_is_read_whole():
+@over_both
+async def test_a_body_of_the_largest_size_is_read_whole(library):
     """One MiB is no crime."""
     body = Body(BODY_BYTES_MAX)
-    transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    transport = transport_over(
+        httpx.MockTransport(lambda _: httpx.Response(200, stream=body)), library
+    )
     answer = await ask(transport)
     assert isinstance(answer, APIResponse)
     assert len(answer.body) == BODY_BYTES_MAX
     await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize("closes", [True, False])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_larger_body_is_not_read_to_its_end(closes):
+async def test_a_larger_body_is_not_read_to_its_end(closes, library):
     """The connection is closed; a transport that cannot be closed is left alone."""
     body = Body(2**40, closes=closes)
-    transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=body)))
+    transport = transport_over(
+        httpx.MockTransport(lambda _: httpx.Response(200, stream=body)), library
+    )
     answer = await ask(transport)
     assert isinstance(answer, APIResponseError)
     assert "larger than 1,048,576 bytes" in str(answer)
@@ -278,8 +292,9 @@ async def test_a_larger_body_is_not_read_to_its_end(closes):
     await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize("cut_after", [65_536, BODY_BYTES_MAX])
-async def test_a_body_cut_short_is_no_answer(cut_after):
+async def test_a_body_cut_short_is_no_answer(cut_after, library):
     """What came of it is not taken for the whole, not even where it is all that is allowed."""
 
     class Cut(Body):
@@ -289,13 +304,16 @@ async def test_a_body_cut_short_is_no_answer(cut_after):
             return await super().__anext__()
 
     cut = Cut(10**7)
-    transport = transport_over(httpx.MockTransport(lambda _: httpx.Response(200, stream=cut)))
+    transport = transport_over(
+        httpx.MockTransport(lambda _: httpx.Response(200, stream=cut)), library
+    )
     answer = await ask(transport)
     assert isinstance(answer, APIConnectionError)
     assert not answer.never_sent
     await transport.aclose()
 
 
+@over_both
 async def test_the_request_is_what_the_documentation_asks_for(server: FakeServer):
     """Key, body, absolute URL; nothing compressed, and a User-Agent with the version."""
     server.answers(initiated())
@@ -315,7 +333,8 @@ async def test_the_request_is_what_the_documentation_asks_for(server: FakeServer
     await transport.aclose()
 
 
-async def test_a_borrowed_client_neither_redirects_nor_authenticates_again():
+@over_both
+async def test_a_borrowed_client_neither_redirects_nor_authenticates_again(library):
     """Either would send the body a second time."""
     requests: list[httpx.Request] = []
 
@@ -326,11 +345,8 @@ async def test_a_borrowed_client_neither_redirects_nor_authenticates_again():
         headers = {"Location": "/elsewhere", "WWW-Authenticate": challenge}
         return httpx.Response(status, headers=headers)
 
-    client = httpx.AsyncClient(
-        transport=httpx.MockTransport(handle),
-        follow_redirects=True,
-        auth=httpx.DigestAuth("user", "password"),
-    )
+    digest = import_module(library).DigestAuth("user", "password")
+    client = client_over(httpx.MockTransport(handle), library, follow_redirects=True, auth=digest)
     transport = Transport(base_url="https://x.example/api", http_client=client, trust_env=False)
     with pytest.raises(PaymentOutcomeUnknown, match="redirect"):
         await initiate(transport)
@@ -340,10 +356,11 @@ async def test_a_borrowed_client_neither_redirects_nor_authenticates_again():
     assert not client.is_closed
 
 
+@over_both
 @pytest.mark.parametrize("secret", [SECRET_KEY, PUBLIC_KEY, "254746990866", "whsec_0123456789"])
-async def test_a_secret_in_a_foreign_error_is_not_repeated(secret):
+async def test_a_secret_in_a_foreign_error_is_not_repeated(secret, library):
     """Transports may quote headers and bodies: not even a traceback shows what they quote."""
-    transport = transport_over(Tracing(httpx.LocalProtocolError(f"bad header {secret}")))
+    transport = transport_over(Tracing(httpx.LocalProtocolError(f"bad header {secret}")), library)
     answer = await ask(transport)
     assert secret not in "".join(traceback.format_exception(answer))
     await transport.aclose()
@@ -364,6 +381,7 @@ async def test_the_headers_of_a_request_print_no_key():
     assert headers["X-API-Key"] == SECRET_KEY
 
 
+@over_both
 async def test_closing_lets_an_initiate_have_its_answer_and_ends_reads_at_once(server: FakeServer):
     """Money that may have moved is worth five seconds; a read is not."""
     server.answers(initiated())
@@ -394,6 +412,7 @@ async def test_closing_lets_an_initiate_have_its_answer_and_ends_reads_at_once(s
     assert "the client was closed" in str(read[0])
 
 
+@over_both
 async def test_closing_is_bounded_and_may_be_repeated(server: FakeServer):
     """A server that never answers holds nobody up; what became of the initiate is unknown."""
     server.answers(initiated())
@@ -415,6 +434,7 @@ async def test_closing_is_bounded_and_may_be_repeated(server: FakeServer):
         assert anyio.current_time() - started == pytest.approx(5.0)
 
 
+@over_both
 async def test_closing_in_a_cancelled_scope_still_ends_everything(server: FakeServer):
     """Nobody waits, and nothing is left behind."""
     server.answers(initiated())
@@ -438,6 +458,7 @@ async def test_closing_in_a_cancelled_scope_still_ends_everything(server: FakeSe
     assert [answer.never_sent for answer in answers] == [False]
 
 
+@over_both
 async def test_a_closed_client_sends_nothing(server: FakeServer):
     """It says so instead."""
     transport = Transport(
@@ -657,9 +678,10 @@ async def test_certificates_named_in_the_environment_are_not_looked_at(
     await transport.aclose()
 
 
-async def test_an_exchange_whose_caller_is_gone_ends_at_its_time_limit():
+@over_both
+async def test_an_exchange_whose_caller_is_gone_ends_at_its_time_limit(library):
     """And is concluded as one that has timed out."""
-    transport = transport_over(Tracing(HEADERS, 60.0))
+    transport = transport_over(Tracing(HEADERS, 60.0), library)
     concluded: list[Any] = []
     with anyio.move_on_after(1):
         await transport.exchange(
@@ -703,10 +725,11 @@ async def test_an_answer_tells_how_long_it_took(recording):
         await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize(
     ("steps", "ended_after"), [([CONNECTING], 3.0), ([CONNECTING, HEADERS], 2.0), ([], 2.0)]
 )
-async def test_a_transport_that_never_ends_is_ended(steps, ended_after):
+async def test_a_transport_that_never_ends_is_ended(steps, ended_after, library):
     """At the time limit once the request has left; before, a second later, because it never does."""
     ended: list[float] = []
 
@@ -718,7 +741,7 @@ async def test_a_transport_that_never_ends_is_ended(steps, ended_after):
             finally:
                 ended.append(anyio.current_time())
 
-    transport = transport_over(Hanging(*steps))
+    transport = transport_over(Hanging(*steps), library)
     started = anyio.current_time()
     assert isinstance(await ask(transport, 2.0), APITimeoutError)
     await anyio.sleep(60)
@@ -726,6 +749,7 @@ async def test_a_transport_that_never_ends_is_ended(steps, ended_after):
     await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize(
     ("error", "words", "is_timeout"),
     [
@@ -735,18 +759,21 @@ async def test_a_transport_that_never_ends_is_ended(steps, ended_after):
         (TimeoutError("its own"), ": TimeoutError: its own. ", False),
     ],
 )
-async def test_what_a_transport_raises_is_told_by_its_name(error, words, is_timeout):
+async def test_what_a_transport_raises_is_told_by_its_name(error, words, is_timeout, library):
     """A timeout of httpx's is a timeout."""
-    transport = transport_over(Tracing(error))
+    transport = transport_over(Tracing(error), library)
     answer = await ask(transport)
     assert type(answer) is (APITimeoutError if is_timeout else APIConnectionError)
     assert words in str(answer)
     await transport.aclose()
 
 
-async def test_a_key_in_a_foreign_error_is_shown_as_one():
+@over_both
+async def test_a_key_in_a_foreign_error_is_shown_as_one(library):
     """And nothing of it."""
-    transport = transport_over(Tracing(httpx.LocalProtocolError("bad header <unusual-key>")))
+    transport = transport_over(
+        Tracing(httpx.LocalProtocolError("bad header <unusual-key>")), library
+    )
     answer = await transport.exchange(
         READ, Secret("unusual-key"), keep, timeout_seconds=1, headers={}
     )
@@ -771,11 +798,12 @@ async def test_each_exchange_is_logged_with_its_end(server: FakeServer, caplog):
     await transport.aclose()
 
 
+@over_both
 @pytest.mark.parametrize(("size", "fits"), [(BODY_BYTES_MAX, True), (BODY_BYTES_MAX + 1, False)])
-async def test_an_answer_that_is_there_at_once_has_the_same_limit(size, fits):
+async def test_an_answer_that_is_there_at_once_has_the_same_limit(size, fits, library):
     """A mock's."""
     over = httpx.MockTransport(lambda _: httpx.Response(201, content=b"x" * size))
-    transport = transport_over(over)
+    transport = transport_over(over, library)
     answer = await ask(transport)
     assert isinstance(answer, APIResponse) is fits
     response = answer if isinstance(answer, APIResponse) else answer.response

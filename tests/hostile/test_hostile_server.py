@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import httpx2
 import pytest
 
 from paynexus_async import (
@@ -48,8 +49,6 @@ async def client(
     options = {"timeout": TIMEOUT, "base_url": server.url, **options}
     async with AsyncExitStack() as stack:
         if transport == "httpx2":
-            import httpx2
-
             borrowed = httpx2.AsyncClient(trust_env=False)
             options["http_client"] = await stack.enter_async_context(borrowed)
         else:
@@ -60,8 +59,6 @@ async def client(
 @pytest.fixture(params=["httpx", "httpx2", "aiohttp", "pyreqwest"])
 def transport(request: pytest.FixtureRequest) -> str:
     """Each way to read, and httpx's successor for everything."""
-    if request.param == "httpx2":
-        pytest.importorskip("httpx2", reason="httpx2 is not installed")
     return request.param
 
 

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import anyio
 import attrs
 import httpx
+import httpx2
 
 from paynexus_async import (
     AsyncPayNexus,
@@ -162,6 +163,20 @@ def _guesses() -> Plant:
     return patch.object(_transport._Exchange, "failed", failed)
 
 
+@_mutant(
+    "knows the errors of httpx only, and takes others for a defect before sending", 1, 2, seed=8
+)
+def _knows_one_library() -> Plant:
+    real = _transport._Exchange.failed
+
+    def failed(self: Any, error: BaseException, key: Any) -> Any:
+        if isinstance(error, httpx.HTTPError | _transport._NotAgainError):
+            return real(self, error, key)
+        return connection_error(self.call, "no", never_sent=True, timed_out=False)
+
+    return patch.object(_transport._Exchange, "failed", failed)
+
+
 @_mutant("takes a request that found no answer in time for one that was never sent", 2)
 def _gives_up_for_good() -> Plant:
     def timed_out(self: Any) -> Any:
@@ -294,6 +309,32 @@ def _loses_lanes() -> Plant:
             real(self, call, lane)
 
     return patch.object(_transport._Lanes, "put_back", put_back)
+
+
+@_mutant(
+    "reads no further than the head of a 5xx, and leaves it open in a borrowed pool", 5, seed=8
+)
+def _leaves_answers_open() -> Plant:
+    real = _transport._read
+
+    async def read(call: Any, response: Any, started: float) -> Any:
+        if isinstance(response, httpx2.Response) and response.status_code >= 500:
+            response.aclose = anyio.lowlevel.checkpoint
+            return models.APIResponse(response.status_code, {}, b"", 0.0)
+        return await real(call, response, started)
+
+    return patch.object(_transport, "_read", read)
+
+
+@_mutant("closes a borrowed client", 5, seed=8)
+def _closes_what_is_borrowed() -> Plant:
+    real = _transport.Transport.__init__
+
+    def init(self: Any, **options: Any) -> None:
+        real(self, **options)
+        self._ours = True
+
+    return patch.object(_transport.Transport, "__init__", init)
 
 
 @_mutant("leaves its tasks behind when it is closed", 5)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import httpcore
+import httpcore2
 
 from .faults import CONNECT_FAULTS, REQUEST_BREAKS, Fate, draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from random import Random
+    from types import ModuleType
 
     from .clock import Runtime
 
@@ -129,10 +131,17 @@ class Exchange:
 
 
 class Network(httpcore.AsyncNetworkBackend):
-    """All connections of one run."""
+    """All connections of one run.
 
-    def __init__(self, runtime: Runtime, rng: Random, *, roughness: float, trace: Trace) -> None:
+    Attributes:
+        core: httpcore or httpcore2: whichever lies above raises and expects errors of its own.
+    """
+
+    def __init__(
+        self, runtime: Runtime, rng: Random, *, roughness: float, trace: Trace, core: ModuleType
+    ) -> None:
         self.runtime = runtime
+        self.core = core
         self.rng = rng
         self.roughness = roughness
         self.is_calm = False
@@ -157,6 +166,8 @@ class Network(httpcore.AsyncNetworkBackend):
             initiates=initiates,
         )
         self.exchanges.append(exchange)
+        if self.core is httpcore2:
+            self.hit(f"over httpx2, on {self.runtime.name}")
         whose = f"#{origin.call}" if origin.call else origin.about
         self.trace("begin", f"x{exchange.number}", origin.kind, whose, fate.fault)
         return exchange
@@ -200,13 +211,13 @@ class Network(httpcore.AsyncNetworkBackend):
         seconds = {"connect slow": fate.seconds, "connect hangs": 1e6}.get(fate.fault, fate.there)
         if timeout is not None and seconds >= timeout:
             await runtime.sleep(timeout)
-            raise httpcore.ConnectTimeout("simulated")
+            raise self.core.ConnectTimeout("simulated")
         await runtime.sleep(seconds)
         if fate.fault == "connect refused":
-            raise httpcore.ConnectError("[Errno 111] refused, in a simulation")
+            raise self.core.ConnectError("[Errno 111] refused, in a simulation")
         if runtime.now() < self.refuses_until:
             self.hit("refused while restarting")
-            raise httpcore.ConnectError("[Errno 111] refused, in a simulation")
+            raise self.core.ConnectError("[Errno 111] refused, in a simulation")
         exchange.epoch = self.epoch
 
     async def connect_unix_socket(self, *_: object, **__: object) -> Stream:
@@ -233,7 +244,7 @@ class Stream(httpcore.AsyncNetworkStream):
         if not buffer:
             return
         if self.closed:
-            raise httpcore.WriteError("simulated: closed")
+            raise self.network.core.WriteError("simulated: closed")
         exchange = self.exchange
         if exchange.total is None:
             self._leave(exchange, buffer)
@@ -290,10 +301,10 @@ class Stream(httpcore.AsyncNetworkStream):
         how = REQUEST_BREAKS.get(fate.fault, "reset" if fate.share < 0.5 else "closed")
         if how == "write error":
             self._end = "reset"
-            raise httpcore.WriteError("simulated: broken pipe")
+            raise network.core.WriteError("simulated: broken pipe")
         if how == "write stall":
             await self._bell.wait(timeout)
-            raise httpcore.WriteTimeout("simulated")
+            raise network.core.WriteTimeout("simulated")
         if how == "early answer":
             early = b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
             exchange.status_code = 400
@@ -304,19 +315,19 @@ class Stream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         while True:
             if self.closed:
-                raise httpcore.ReadError("simulated: closed")
+                raise self.network.core.ReadError("simulated: closed")
             if self._inbox:
                 data = bytes(self._inbox[:max_bytes])
                 del self._inbox[:max_bytes]
                 self._note_read()
                 return data
             if self._end == "reset":
-                raise httpcore.ReadError("[Errno 104] reset, in a simulation")
+                raise self.network.core.ReadError("[Errno 104] reset, in a simulation")
             if self._end is not None:
                 self._note_read()
                 return b""
             if not await self._bell.wait(timeout):
-                raise httpcore.ReadTimeout("simulated")
+                raise self.network.core.ReadTimeout("simulated")
 
     def _note_read(self) -> None:
         exchange = self.exchange

@@ -63,15 +63,18 @@ if TYPE_CHECKING:
     from .network import Exchange, Network
     from .server import Server
 
-__all__ = ["Oracle", "Violation"]
+__all__ = ["BORROWED_CONNECTIONS", "Oracle", "Violation"]
 
 _TIMELY: Final = 0.25
 _PROMPT: Final = 0.05
 _GAP: Final = 0.5
 _HEEDED: Final = 0.05
+_LISTED: Final = 15.0
 _PAUSE_MAX: Final = 120.0
 _READ_LANES_MAX: Final = 100
 _INITIATE_LANES_MAX: Final = 10
+BORROWED_CONNECTIONS: Final = 10 + _INITIATE_LANES_MAX
+"""Of a caller's client: so many exchanges may be under way, and none waits for another."""
 _REJECTIONS: Final = frozenset({400, 401, 403, 404, 409, 422, 429})
 _TERMINAL: Final = frozenset({"completed", "failed", "cancelled", "expired"})
 _RANKS: Final = {
@@ -202,7 +205,8 @@ class Oracle:
     def _is_settled(self, client: int, reference: str) -> bool:
         """Whether a client has been told of an end: then there is nothing to be asked at once."""
         return any(
-            x.origin.client == client and x.reference == reference and x.told in _TERMINAL
+            x.origin.client == client
+            and (x.told if x.reference == reference else x.listed.get(reference)) in _TERMINAL
             for x in self.network.exchanges
             if x.read_at is not None
         )
@@ -370,10 +374,20 @@ class Oracle:
                 known = self.server.records[reference].scenario.name in _LIES
                 if call != lost or known:
                     continue
-                if self.server.made_at[reference] <= asked[-1]:
+                made_at = self.server.made_at[reference]
+                listed_at = made_at + self.server.habits.lag
+                # The client allows for a list that lags behind an answer just lost, and not for
+                # one that lags behind what is carried out long after.
+                in_time = made_at <= asked[-1] and listed_at <= self._lost_at(called) + _LISTED
+                if in_time or listed_at <= asked[-1]:
                     self.violated(11, f"call {called.number}: none, and there was {reference}")
                 else:
                     self.network.hit("prompt after it was said that there is none")
+
+    def _lost_at(self, called: Called) -> float:
+        """When the answer was given up that is looked for."""
+        lost_at = called.asked.lost_at
+        return called.started_at if lost_at is None else lost_at.timestamp() - self.local_clock
 
     def _sent_by(self, called: Called) -> int | None:
         """Which call sent the prompt that is looked for."""
@@ -717,7 +731,9 @@ class Oracle:
     def at_rest(self, client: AsyncPayNexus) -> None:
         """Promise 5: everything that was borrowed is back."""
         lanes = client._transport._lanes
-        assert lanes is not None
+        if lanes is None:
+            self._pool_at_rest(client)
+            return
         free = lanes._free
         if len(free[True]) + len(free[False]) != len(lanes._all):
             self.violated(
@@ -726,15 +742,27 @@ class Oracle:
         if len(free[True]) > _INITIATE_LANES_MAX or len(free[False]) > _READ_LANES_MAX:
             self.violated(5, f"{len(lanes._all)} lanes are too many")
         for lane in lanes._all:
-            pool = lane._pool
-            busy = [c for c in pool.connections if not (c.is_idle() or c.is_closed())]
-            if pool._requests or busy:
-                self.violated(5, f"a lane is not whole: {pool!r}")
+            self._whole("a lane", lane._pool)
+
+    def _pool_at_rest(self, client: AsyncPayNexus) -> None:
+        pool = client._transport._http._transport._pool  # type: ignore[attr-defined]
+        self._whole("a borrowed pool", pool)
+
+    def _whole(self, what: str, pool: Any) -> None:
+        busy = [c for c in pool.connections if not (c.is_idle() or c.is_closed())]
+        if pool._requests or busy:
+            self.violated(5, f"{what} is not whole: {pool!r}")
 
     def closed(self, client: AsyncPayNexus) -> None:
-        running = client._transport._tasks._running if client._transport._loop else ()
+        """Promise 5: no task is left; what was borrowed is as good as it was, and still open."""
+        transport = client._transport
+        running = transport._tasks._running if transport._loop else ()
         if running:
             self.violated(5, f"{len(running)} tasks of a closed client are left")
+        if transport._lanes is None:
+            self._pool_at_rest(client)
+            if transport._http.is_closed:  # type: ignore[attr-defined]
+                self.violated(5, "a borrowed client was closed")
 
     def probed(self, results: Iterable[Called]) -> None:
         for called in results:

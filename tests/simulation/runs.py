@@ -31,6 +31,8 @@ FAULTS: Final = (
     "wall clock jumps ahead",
     "Date header is off",
     "client closed in between",
+    "over httpx2, on asyncio",
+    "over httpx2, on trio",
     *(
         f"caller cancelled in {kind}"
         for kind in (

@@ -17,6 +17,7 @@ from .telemetry import HEARD
 from .world import Report, simulate
 
 ASYNCIO, TRIO = 3, 7  # seeds: every sixteenth world runs on trio
+HTTPX2, HTTPX2_ON_TRIO = 8, 71  # and every ninth over httpx2
 
 FOUND = {
     "whoever asks by name completes everybody's payment": 6,
@@ -43,12 +44,25 @@ def test_no_promise_is_broken():
     assert len([name for name in FAULTS if total.hits[name]]) > 0.85 * len(FAULTS)
 
 
-@pytest.mark.parametrize("seed", [ASYNCIO, TRIO], ids=["asyncio", "trio"])
+@pytest.mark.parametrize(
+    "seed",
+    [ASYNCIO, TRIO, HTTPX2, HTTPX2_ON_TRIO],
+    ids=["asyncio", "trio", "httpx2", "httpx2 on trio"],
+)
 def test_a_seed_repeats_to_the_byte(seed: int):
-    """Every event, byte and time of a run, on both event loops."""
+    """Every event, byte and time of a run, on both event loops and over both libraries."""
     first, second = simulate(seed), simulate(seed)
     assert first == second
     assert first.digest != simulate(seed + 16).digest
+
+
+@pytest.mark.parametrize(("seed", "loop"), [(HTTPX2, "asyncio"), (HTTPX2_ON_TRIO, "trio")])
+def test_all_of_a_world_over_httpx2_goes_over_it(seed: int, loop: str):
+    """Payments too, and on both event loops; in other worlds nothing does."""
+    report = simulate(seed)
+    assert report.hits[f"over httpx2, on {loop}"] == report.requests > 0
+    others = simulate(ASYNCIO).hits + simulate(TRIO).hits
+    assert not [hit for hit in others if "httpx2" in hit]
 
 
 def test_every_fault_of_the_sandbox_can_happen_here():
@@ -67,7 +81,11 @@ def test_telemetry_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_seed_repeats_in_another_process():
     """Whatever the order of its sets is: hashes are salted differently there."""
-    program = f"from tests.simulation.world import simulate; print(simulate({ASYNCIO}).digest)"
+    seeds = (ASYNCIO, HTTPX2)
+    program = (
+        "from tests.simulation.world import simulate\n"
+        f"print([simulate(seed).digest for seed in {seeds}])"
+    )
     digests = set()
     for salt in ("1", "2"):
         done = subprocess.run(
@@ -78,7 +96,7 @@ def test_a_seed_repeats_in_another_process():
             check=True,
         )
         digests.add(done.stdout.strip())
-    assert digests == {simulate(ASYNCIO).digest}
+    assert digests == {str([simulate(seed).digest for seed in seeds])}
 
 
 def test_a_trace_shows_what_happened(capsys: pytest.CaptureFixture[str]):

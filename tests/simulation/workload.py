@@ -32,6 +32,7 @@ from .network import ORIGIN, Origin
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from paynexus_async._transport import HTTPClient
     from paynexus_async.models import Expectation
 
     from .clock import Runtime
@@ -247,12 +248,14 @@ class Shop:
         *,
         rng: Random,
         options: dict[str, Any],
+        borrow: Callable[[], HTTPClient] | None,
     ) -> None:
         self.runtime = runtime
         self.network = network
         self.server = server
         self.oracle = oracle
         self.options = options
+        self._borrow = borrow
         self.clients: list[AsyncPayNexus] = []
         self._current = 0
         self._rng = rng
@@ -274,7 +277,9 @@ class Shop:
 
     def open_client(self) -> int:
         """Open a client; return its number."""
-        client, number = AsyncPayNexus(base_url=BASE_URL, **self.options), len(self.clients)
+        http_client = self._borrow() if self._borrow else None
+        client = AsyncPayNexus(base_url=BASE_URL, http_client=http_client, **self.options)
+        number = len(self.clients)
         self.clients.append(client)
         look = client._followers.ask
 
@@ -303,6 +308,8 @@ class Shop:
         self.oracle.closings.append((self.runtime.now(), number))
         await self.call("aclose", lambda _: self.clients[number].aclose(), limit=7.0)
         self.oracle.closed(self.clients[number])
+        if self._borrow:
+            await self.clients[number]._transport._http.aclose()
 
     # --- One call, on the record
 

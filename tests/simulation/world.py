@@ -15,8 +15,9 @@ from unittest import mock
 import anyio
 import attrs
 import httpcore
-import httpcore._async.http11
+import httpcore2
 import httpx
+import httpx2
 
 from paynexus_async import _tasks, client
 from paynexus_async.sandbox import Ledger, Plan
@@ -25,7 +26,7 @@ from .clock import AsyncioRuntime, Runtime, TrioRuntime
 from .faults import BACKLOG_SECONDS_MAX
 from .hooks import Hooks
 from .network import Network, Trace
-from .oracle import Oracle, Violation
+from .oracle import BORROWED_CONNECTIONS, Oracle, Violation
 from .server import Habits, Server, Walls
 from .telemetry import HEARD
 from .workload import PUBLIC_KEY, SECRET_KEY, Called, Shop, draw_order
@@ -38,6 +39,7 @@ __all__ = ["PAYMENTS_EACH", "Report", "simulate"]
 
 PAYMENTS_EACH: Final = 30
 _TRIO_EVERY: Final = 16
+_HTTPX2_EVERY: Final = 9  # no factor in common with the others: it meets each of their kinds
 _VIRTUAL_SECONDS_MAX: Final = 3_000.0
 _LOCAL: Final = 1_795_000_000.0  # this machine's wall clock, which is weeks ahead of the server's
 
@@ -91,6 +93,12 @@ def _ssl_context() -> Any:
     return httpx.create_ssl_context(trust_env=False)
 
 
+def _httpx2_client() -> httpx2.AsyncClient:
+    """Make a client as a merchant does who brings his own, with room for all that may come."""
+    limits = httpx2.Limits(max_connections=BORROWED_CONNECTIONS)
+    return httpx2.AsyncClient(verify=_ssl_context(), trust_env=False, limits=limits)
+
+
 class _World:
     """Everything that one run consists of."""
 
@@ -105,8 +113,13 @@ class _World:
         self.trace = Trace(lambda: runtime.now() if self.goes_on else 0.0, prints=trace)
         self.goes_on = False
         roughness = rng.choice((0.0, 0.15, 0.3, 0.45, 0.6))
+        self.over_httpx2 = seed % _HTTPX2_EVERY == 8
         self.network = Network(
-            runtime, random.Random(seed + 1), roughness=roughness, trace=self.trace
+            runtime,
+            random.Random(seed + 1),
+            roughness=roughness,
+            trace=self.trace,
+            core=httpcore2 if self.over_httpx2 else httpcore,
         )
         self.oracle = Oracle(self.network)
         walls = Walls(self.network)
@@ -169,6 +182,7 @@ class _World:
             self.oracle,
             rng=random.Random(self.seed + 3),
             options=self.options,
+            borrow=_httpx2_client if self.over_httpx2 else None,
         )
         self.shop.open_client()
         dice = random.Random(self.seed + 6)
@@ -240,10 +254,10 @@ class _World:
             self.oracle.violated(5, f"{self.runtime.tasks_left()} tasks are left")
 
     async def _probe(self) -> None:
-        """Read on each lane at once, when the last pause of a 429 is over."""
-        lanes = self.shop.client._transport._lanes
+        """Read on each connection at once, when the last pause of a 429 is over."""
+        transport = self.shop.client._transport
         references = list(self.server.records)
-        if lanes is None or not references:
+        if not references:
             return
         await self.runtime.sleep(125.0)
         results: list[Called] = []
@@ -259,7 +273,10 @@ class _World:
                 results.append(called)
 
         async with anyio.create_task_group() as group:
-            for number in range(len(lanes._free[False])):
+            reads = transport.connections_max
+            if transport._lanes is not None:
+                reads = len(transport._lanes._free[False])
+            for number in range(reads):
                 group.start_soon(read, references[number % len(references)])
         self.oracle.probed(results)
 
@@ -278,18 +295,19 @@ def _options(rng: Random) -> dict[str, Any]:
 
 @contextmanager
 def _simulated(network: Network) -> Iterator[None]:
-    """Put the network below httpcore, whose own clock is not the event loop's.
+    """Put the network below httpcore, or httpcore2, whose own clock is not the event loop's.
 
     Everything above is what is shipped: httpx's transports make pools of httpcore's, and these get
     a backend that is no operating system's.
     """
-    pool = functools.partial(httpcore.AsyncConnectionPool, network_backend=network)
+    core = network.core
+    pool = functools.partial(core.AsyncConnectionPool, network_backend=network)
     clock = SimpleNamespace(monotonic=network.runtime.now)
     context = _ssl_context()
     with ExitStack() as stack:
         for target, name, value in (
-            (httpcore, "AsyncConnectionPool", pool),
-            (httpcore._async.http11, "time", clock),
+            (core, "AsyncConnectionPool", pool),
+            (core._async.http11, "time", clock),
             (httpx, "create_ssl_context", lambda **_: context),  # slow, and no TLS is spoken here
             (
                 client,
