@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import os
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -32,17 +31,12 @@ except ImportError as _error:
     raise ImportError(_msg, name=_error.name) from _error
 
 from .client import AsyncPayNexus
-from .exceptions import (
-    ConfigurationError,
-    PayNexusError,
-    WebhookSignatureError,
-)
+from .exceptions import PayNexusError, WebhookSignatureError
 from .webhooks import parse_webhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from ._wire import Secret
     from .models import Payment
 
 __all__ = ["PAYNEXUS", "Checkout"]
@@ -85,18 +79,15 @@ class Checkout:
             ConfigurationError: a secret is missing, blank or short, or a number out of range.
         """
         # Hidden at once: an error reporter shows what a function was called with.
-        secrets, secret = _given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
-        webhooks, webhook_secret = _given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        secrets, secret = _checkout.given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        webhooks, webhook_secret = _checkout.given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
         self._tokens = _checkout.Tokens(
             [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
         )
-        if webhooks is not None and not (webhooks and all(one.reveal() for one in webhooks)):
-            words = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
-            raise ConfigurationError(words)
-        self._webhook_secrets = webhooks or ()
+        self._webhook_secrets = _checkout.checked(webhooks)
         self._on_event = on_event
         self._client = client
-        self._max_wait = max_wait
+        self._max_wait = _checkout.checked_wait(max_wait)
 
     def setup(self, app: web.Application) -> None:
         """Add it to an application, which must not have been started.
@@ -135,7 +126,7 @@ class Checkout:
         try:
             return await handler(request)
         except PayNexusError as error:
-            answer = _checkout.answer_to(error, self._tokens)
+            answer = _checkout.answer_to(error, self._tokens, request.headers)
             route = request.match_info.route.resource
             name = None if route is None else route.canonical  # a URL holds a token
             _checkout.log_answer(answer, error, name)
@@ -168,12 +159,6 @@ class Checkout:
                         )
             tasks.cancel_scope.cancel()
         return page
-
-
-def _given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
-    """Return what is given, or else what the environment says; a blank variable says nothing."""
-    given = (os.environ.get(variable) or None) if secret is None else secret
-    return None if given is None else _checkout.wrapped(given)
 
 
 def _response(answer: _checkout.Answer) -> web.Response:

@@ -397,6 +397,8 @@ async def test_secrets_rotate():
         {"webhook_secret": []},
         {"webhook_secret": [WEBHOOK_SECRET, " "]},
         {"token_seconds": 0},
+        {"max_wait": 0},
+        {"max_wait": float("nan")},
     ],
     ids=str,
 )
