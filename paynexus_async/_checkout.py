@@ -28,7 +28,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ._log import say
-from ._wire import Secret
 from .exceptions import (
     APIConnectionError,
     APIError,
@@ -55,11 +54,12 @@ from .exceptions import (
 from .models import Attempt, Payment, PaymentFound
 from .phone import mask_phones
 from .status import Change, PaymentStatus, advance
-from .webhooks import BODY_BYTES_MAX, SIGNATURE_HEADER, WebhookEvent
+from .webhooks import BODY_BYTES_MAX, SIGNATURE_HEADER, WebhookEvent, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
+    from ._wire import Secret
     from .client import AsyncPayNexus
 
 __all__ = [
@@ -87,7 +87,6 @@ __all__ = [
     "log_answer",
     "read_body",
     "take_event",
-    "wrapped",
 ]
 
 LIFETIME_SECONDS: Final = 900.0
@@ -187,12 +186,6 @@ class Tokens:
         except (InvalidToken, ValueError, KeyError, TypeError):
             msg = "the token is forged, damaged, too old, or of another secret"
             raise TokenError(msg) from None
-
-
-def wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
-    """Hide secrets from whoever prints local variables; what is none is a blank one."""
-    secrets = (secret,) if isinstance(secret, str) else secret or ()
-    return tuple(Secret(one.strip() if isinstance(one, str) else "") for one in secrets)
 
 
 def given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:

@@ -546,3 +546,22 @@ async def test_the_calls_left_are_told_for_each_key_that_was_used():
     assert budget.calls_left() == {"secret": 9, "public": 19}
     budget.close()
     assert budget.calls_left() == {}
+
+
+async def test_a_429_to_an_initiate_pauses_the_key_that_initiates_and_no_other():
+    """Who reads with a key of its own goes on."""
+    world = World()
+    budget = Budget(
+        reading=Quota(Plan(minute=20), reserves=False),
+        initiating=Quota(Plan(minute=10), reserves=False),
+        reads_max=1,
+        initiates_max=1,
+        now=world.tasks.now,
+        agenda=lambda: world.agenda,
+    )
+    assert await budget.enter(Urgency.INITIATE, 1e9)
+    budget.count(Urgency.INITIATE, 30.0, answered=True)
+    budget.leave(Urgency.INITIATE)
+    assert await budget.enter(Urgency.CALL, world.tasks.now())
+    with pytest.raises(QuotaExhaustedError):
+        await budget.enter(Urgency.INITIATE, world.tasks.now() + 1)
