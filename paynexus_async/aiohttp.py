@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from .models import Payment
+    from .webhooks import WebhookEvent
 
-__all__ = ["PAYNEXUS", "Checkout"]
+__all__ = ["PAYNEXUS", "Checkout", "verified_event"]
 
 PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 """The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
@@ -97,6 +98,7 @@ class Checkout:
         the whole error. There are two routes more: `POST /paynexus/webhooks`, if there is a webhook
         secret, and `GET /paynexus/events/{token}`, the customer's stream.
         """
+        app[_CHECKOUT] = self
         app.cleanup_ctx.append(self._opened)
         app.on_shutdown.append(_close_streams)
         app.middlewares.append(self._answer_errors)
@@ -133,12 +135,13 @@ class Checkout:
             return _response(answer)
 
     async def _webhook(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        event = parse_webhook(
-            body, request.headers, [one.reveal() for one in self._webhook_secrets]
-        )
+        event = await self._verified(request)
         paynexus = request.config_dict[PAYNEXUS]
         return _response(await _checkout.take_event(paynexus, event, self._on_event))
+
+    async def _verified(self, request: web.Request) -> WebhookEvent:
+        body = await _body(request)
+        return parse_webhook(body, request.headers, [one.reveal() for one in self._webhook_secrets])
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Send a payment's events until it has ended, the browser has gone, or the server stops."""
@@ -159,6 +162,20 @@ class Checkout:
                         )
             tasks.cancel_scope.cancel()
         return page
+
+
+async def verified_event(request: web.Request) -> WebhookEvent:
+    """Return what a delivery says to a route of your own, verified.
+
+    Whatever error that route ends with, a wrong signature is answered with 401, and the rest so
+    that the delivery comes again.
+
+    Raises:
+        WebhookSignatureError: it is not PayNexus's, or too old.
+        WebhookPayloadError: it is PayNexus's, and cannot be understood.
+        ConfigurationError: there is no webhook secret.
+    """
+    return await request.config_dict[_CHECKOUT]._verified(request)  # in this module
 
 
 def _response(answer: _checkout.Answer) -> web.Response:
@@ -182,3 +199,6 @@ async def _close_streams(app: web.Application) -> None:
 async def _cancel_after(happens: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
     await happens()
     scope.cancel()
+
+
+_CHECKOUT: Final = web.AppKey("checkout", Checkout)
