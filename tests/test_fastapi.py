@@ -76,7 +76,7 @@ def shop(server: FakeServer, **options: Any) -> tuple[FastAPI, Checkout]:
 
     @app.post("/pay")
     async def pay(paynexus: PayNexusClient) -> Any:
-        return checkout.accepted(await paynexus.initiate_payment(100, "0746990866"))
+        return checkout.accepted(await paynexus.initiate_payment(100, PHONE))
 
     return app, checkout
 
