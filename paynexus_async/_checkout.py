@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,7 +28,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ._log import say
-from ._wire import Secret
 from .exceptions import (
     APIConnectionError,
     APIError,
@@ -54,11 +54,12 @@ from .exceptions import (
 from .models import Attempt, Payment, PaymentFound
 from .phone import mask_phones
 from .status import Change, PaymentStatus, advance
-from .webhooks import BODY_BYTES_MAX, WebhookEvent
+from .webhooks import BODY_BYTES_MAX, SIGNATURE_HEADER, WebhookEvent, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
+    from ._wire import Secret
     from .client import AsyncPayNexus
 
 __all__ = [
@@ -79,13 +80,14 @@ __all__ = [
     "accepted",
     "acknowledged",
     "answer_to",
+    "checked",
+    "checked_wait",
     "follow",
+    "given",
     "log_answer",
     "read_body",
     "take_event",
-    "wrapped",
 ]
-
 
 LIFETIME_SECONDS: Final = 900.0
 """How long a token opens its stream."""
@@ -109,6 +111,7 @@ Subject = Payment | PaymentOutcomeUnknown
 
 _SECRET_CHARACTERS_MIN: Final = 32
 _LIFETIME_SECONDS_MAX: Final = 86_400.0
+_MAX_WAIT_SECONDS_MAX: Final = 86_400.0
 _TOKEN_CHARACTERS_MAX: Final = 4_096
 
 
@@ -185,10 +188,36 @@ class Tokens:
             raise TokenError(msg) from None
 
 
-def wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
-    """Hide secrets from whoever prints local variables; what is none is a blank one."""
-    secrets = (secret,) if isinstance(secret, str) else secret or ()
-    return tuple(Secret(one.strip() if isinstance(one, str) else "") for one in secrets)
+def given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
+    """Return what is given, or else what the environment says; a blank variable says nothing."""
+    secret = (os.environ.get(variable) or None) if secret is None else secret
+    return None if secret is None else wrapped(secret)
+
+
+def checked(webhook_secrets: tuple[Secret, ...] | None) -> tuple[Secret, ...]:
+    """Return the secrets of webhooks, or none where no webhooks are wanted.
+
+    Raises:
+        ConfigurationError: one that is given is blank.
+    """
+    if webhook_secrets is None:
+        return ()
+    if not webhook_secrets or not all(one.reveal() for one in webhook_secrets):
+        msg = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
+        raise ConfigurationError(msg)
+    return webhook_secrets
+
+
+def checked_wait(max_wait: float) -> float:
+    """Return how long a stream follows its payment.
+
+    Raises:
+        ConfigurationError: every stream would end at once, or never.
+    """
+    if not 0 < max_wait <= _MAX_WAIT_SECONDS_MAX:
+        msg = f"max_wait must be above 0 and at most {_MAX_WAIT_SECONDS_MAX:,.0f} seconds"
+        raise ConfigurationError(msg)
+    return max_wait
 
 
 def _key(secret: Secret) -> bytes:
@@ -621,15 +650,24 @@ _NO_ANSWER: Final = (
 )
 
 
-def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
+def answer_to(error: PayNexusError, tokens: Tokens, headers: Mapping[str, str]) -> Answer:
     """Answer a request that met an error of this package.
 
     What may still be paid is answered as `accepted`, never as a problem; the rest is a problem
     (RFC 9457) whose `code` is for programs and whose `detail` is for customers. No key, no phone
     and nothing of the inside is in it; the whole error belongs into the merchant's log.
+
+    A delivery, in whichever route, is acknowledged by no error: 202 is for customers.
+
+    Args:
+        error: what was met.
+        tokens: issues the token of what may still be paid.
+        headers: of the request; names are found in any case.
     """
     if isinstance(error, WebhookPayloadError):
         return acknowledged()  # it would be no better when it came again
+    if SIGNATURE_HEADER in headers and not isinstance(error, WebhookSignatureError):
+        return _problem(error, _PROBLEMS[PayNexusError])
     if isinstance(error, PaymentStillPending):
         if error.payment is None:
             return _not_known(_C.PENDING)
@@ -639,7 +677,11 @@ def answer_to(error: PayNexusError, tokens: Tokens) -> Answer:
     # Of a client that was closed, or an answer that contradicts: a prompt may be out.
     if isinstance(error, PaymentOutcomeUnknown | PaymentMismatchError | ClientStateError):
         return _not_known(_C.UNKNOWN)
-    status, code, words = _problem(error)
+    return _problem(error, _kind(error))
+
+
+def _problem(error: PayNexusError, kind: tuple[HTTPStatus, str, str]) -> Answer:
+    status, code, words = kind
     document = {
         "type": "about:blank",
         "title": status.phrase,
@@ -671,7 +713,7 @@ def _as_pending(answer: Answer) -> Answer:
     return attrs.evolve(answer, document={**answer.document, **words})
 
 
-def _problem(error: PayNexusError) -> tuple[HTTPStatus, str, str]:
+def _kind(error: PayNexusError) -> tuple[HTTPStatus, str, str]:
     if isinstance(error, APIConnectionError):
         return _UNREACHABLE if error.never_sent else _NO_ANSWER
     return next(_PROBLEMS[kind] for kind in type(error).__mro__ if kind in _PROBLEMS)
@@ -737,16 +779,8 @@ async def take_event(
 
     Nothing in the event is believed. What *on_event* raises goes through: the delivery is not
     acknowledged then, and comes again. So it comes at least once, and may come twice.
-
-    Raises:
-        RuntimeError: an error of this package was met; some of them are answered with 202
-            elsewhere, which would acknowledge what was not taken.
     """
-    try:
-        await paynexus.notify(event)
-        if on_event is not None:
-            await on_event(paynexus, event)
-    except PayNexusError as error:
-        msg = "a delivery was not taken, and comes again"
-        raise RuntimeError(msg) from error
+    await paynexus.notify(event)
+    if on_event is not None:
+        await on_event(paynexus, event)
     return acknowledged()

@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import os
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -32,20 +31,16 @@ except ImportError as _error:
     raise ImportError(_msg, name=_error.name) from _error
 
 from .client import AsyncPayNexus
-from .exceptions import (
-    ConfigurationError,
-    PayNexusError,
-    WebhookSignatureError,
-)
+from .exceptions import PayNexusError, WebhookSignatureError
 from .webhooks import parse_webhook
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from ._wire import Secret
     from .models import Payment
+    from .webhooks import WebhookEvent
 
-__all__ = ["PAYNEXUS", "Checkout"]
+__all__ = ["PAYNEXUS", "Checkout", "verified_event"]
 
 PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 """The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
@@ -85,18 +80,15 @@ class Checkout:
             ConfigurationError: a secret is missing, blank or short, or a number out of range.
         """
         # Hidden at once: an error reporter shows what a function was called with.
-        secrets, secret = _given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
-        webhooks, webhook_secret = _given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        secrets, secret = _checkout.given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        webhooks, webhook_secret = _checkout.given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
         self._tokens = _checkout.Tokens(
             [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
         )
-        if webhooks is not None and not (webhooks and all(one.reveal() for one in webhooks)):
-            words = "a webhook secret (whsec_…) is blank: no delivery is believed without one"
-            raise ConfigurationError(words)
-        self._webhook_secrets = webhooks or ()
+        self._webhook_secrets = _checkout.checked(webhooks)
         self._on_event = on_event
         self._client = client
-        self._max_wait = max_wait
+        self._max_wait = _checkout.checked_wait(max_wait)
 
     def setup(self, app: web.Application) -> None:
         """Add it to an application, which must not have been started.
@@ -106,6 +98,7 @@ class Checkout:
         the whole error. There are two routes more: `POST /paynexus/webhooks`, if there is a webhook
         secret, and `GET /paynexus/events/{token}`, the customer's stream.
         """
+        app[_CHECKOUT] = self
         app.cleanup_ctx.append(self._opened)
         app.on_shutdown.append(_close_streams)
         app.middlewares.append(self._answer_errors)
@@ -135,19 +128,20 @@ class Checkout:
         try:
             return await handler(request)
         except PayNexusError as error:
-            answer = _checkout.answer_to(error, self._tokens)
+            answer = _checkout.answer_to(error, self._tokens, request.headers)
             route = request.match_info.route.resource
             name = None if route is None else route.canonical  # a URL holds a token
             _checkout.log_answer(answer, error, name)
             return _response(answer)
 
     async def _webhook(self, request: web.Request) -> web.Response:
-        body = await _body(request)
-        event = parse_webhook(
-            body, request.headers, [one.reveal() for one in self._webhook_secrets]
-        )
+        event = await self._verified(request)
         paynexus = request.config_dict[PAYNEXUS]
         return _response(await _checkout.take_event(paynexus, event, self._on_event))
+
+    async def _verified(self, request: web.Request) -> WebhookEvent:
+        body = await _body(request)
+        return parse_webhook(body, request.headers, [one.reveal() for one in self._webhook_secrets])
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Send a payment's events until it has ended, the browser has gone, or the server stops."""
@@ -170,10 +164,18 @@ class Checkout:
         return page
 
 
-def _given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
-    """Return what is given, or else what the environment says; a blank variable says nothing."""
-    given = (os.environ.get(variable) or None) if secret is None else secret
-    return None if given is None else _checkout.wrapped(given)
+async def verified_event(request: web.Request) -> WebhookEvent:
+    """Return what a delivery says to a route of your own, verified.
+
+    Whatever error that route ends with, a wrong signature is answered with 401, and the rest so
+    that the delivery comes again.
+
+    Raises:
+        WebhookSignatureError: it is not PayNexus's, or too old.
+        WebhookPayloadError: it is PayNexus's, and cannot be understood.
+        ConfigurationError: there is no webhook secret.
+    """
+    return await request.config_dict[_CHECKOUT]._verified(request)  # in this module
 
 
 def _response(answer: _checkout.Answer) -> web.Response:
@@ -197,3 +199,6 @@ async def _close_streams(app: web.Application) -> None:
 async def _cancel_after(happens: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
     await happens()
     scope.cancel()
+
+
+_CHECKOUT: Final = web.AppKey("checkout", Checkout)

@@ -17,7 +17,6 @@ worker sends is not refused.
 
 from __future__ import annotations
 
-import os
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
@@ -34,7 +33,7 @@ except ImportError as _error:
     raise ImportError(_msg, name=_error.name) from _error
 
 from .client import AsyncPayNexus
-from .exceptions import ClientStateError, PayNexusError, WebhookSignatureError
+from .exceptions import ConfigurationError, PayNexusError, WebhookSignatureError
 from .models import Payment
 from .webhooks import WebhookEvent, parse_webhook
 
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
 __all__ = ["Checkout", "CheckoutState", "PayNexusClient", "VerifiedEvent"]
-
 
 _FAREWELL_SECONDS: Final = 1.0
 
@@ -94,17 +92,18 @@ class Checkout:
             max_wait: seconds that one stream follows its payment; the page may open it again.
 
         Raises:
-            ConfigurationError: the secret is missing or short, or a number out of range.
+            ConfigurationError: a secret is missing, blank or short, or a number out of range.
         """
-        given, secret = secret or os.environ.get("PAYNEXUS_CHECKOUT_SECRET", ""), ()
-        self._tokens = _checkout.Tokens(given, lifetime_seconds=token_seconds)
-        del given  # an error reporter shows local variables
-        self._webhook_secrets = _checkout.wrapped(
-            webhook_secret or os.environ.get("PAYNEXUS_WEBHOOK_SECRET") or ()
+        # Hidden at once: an error reporter shows what a function was called with.
+        secrets, secret = _checkout.given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        webhooks, webhook_secret = _checkout.given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        self._tokens = _checkout.Tokens(
+            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
         )
+        self._webhook_secrets = _checkout.checked(webhooks)
         self._on_event = on_event
         self._client = client
-        self._max_wait = max_wait
+        self._max_wait = _checkout.checked_wait(max_wait)
         self.router: Final = APIRouter(
             prefix="/paynexus", lifespan=self.lifespan, include_in_schema=False
         )
@@ -141,13 +140,14 @@ class Checkout:
 
     async def _error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, PayNexusError)  # noqa: S101  # nosec B101  # as registered
-        answer = _checkout.answer_to(error, self._tokens)
+        answer = _checkout.answer_to(error, self._tokens, request.headers)
         route = getattr(request.scope.get("route"), "path", None)  # a URL holds a token
         _checkout.log_answer(answer, error, route)
         return _response(answer)
 
     async def _events(
         self,
+        request: Request,
         token: str,
         paynexus: PayNexusClient,
         last_event_id: Annotated[str | None, Header()] = None,
@@ -155,7 +155,7 @@ class Checkout:
         try:
             subject = self._tokens.read(token)
         except PayNexusError as error:
-            return _response(_checkout.answer_to(error, self._tokens))
+            return await self._error(request, error)
         return _stream(paynexus, subject, last_event_id, self._max_wait)
 
     async def _webhook(self, request: Request, paynexus: PayNexusClient) -> Response:
@@ -239,7 +239,7 @@ def _state(connection: HTTPConnection) -> CheckoutState:
             "the application runs without its checkout: include checkout.router, or yield the "
             "state of checkout.lifespan from its lifespan"
         )
-        raise ClientStateError(words)
+        raise ConfigurationError(words)
     return state
 
 

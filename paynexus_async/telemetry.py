@@ -14,10 +14,14 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary, ref
 
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
-from opentelemetry.metrics import get_meter_provider as _global_meters
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
-from opentelemetry.trace import get_tracer_provider as _global_tracers
+try:
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+    from opentelemetry.metrics import get_meter_provider as _global_meters
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+    from opentelemetry.trace import get_tracer_provider as _global_tracers
+except ImportError as _error:
+    _msg = f"{_error.name} is missing: pip install 'paynexus-async[otel]'"
+    raise ImportError(_msg, name=_error.name) from _error
 
 from ._observer import Observer, Operation
 from ._version import __version__

@@ -110,8 +110,8 @@ def parse_webhook(
         ConfigurationError: there is no secret; nothing is believed without one.
         InvalidRequestError: *body* is not bytes.
     """
-    secrets, secret = _wrapped(secret), ()  # an error reporter shows what a function is called with
-    if not secrets or not all(one.reveal().strip() for one in secrets):
+    secrets, secret = wrapped(secret), ()  # an error reporter shows what a function is called with
+    if not secrets or not all(one.reveal() for one in secrets):
         msg = "a webhook secret (whsec_…) is missing or blank: no delivery is believed without one"
         raise ConfigurationError(msg)
     if not isinstance(body, bytes | bytearray | memoryview):
@@ -130,10 +130,13 @@ def parse_webhook(
     return _event(bytes(body))
 
 
-def _wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
-    """Hide secrets from whoever prints local variables; what is none is a blank one."""
+def wrapped(secret: str | Iterable[str]) -> tuple[Secret, ...]:
+    """Hide secrets from whoever prints local variables; what is none is a blank one.
+
+    White space around one comes from a file or a clipboard.
+    """
     secrets = (secret,) if isinstance(secret, str) else secret or ()
-    return tuple(Secret(one if isinstance(one, str) else "") for one in secrets)
+    return tuple(Secret(one.strip() if isinstance(one, str) else "") for one in secrets)
 
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:

@@ -10,6 +10,7 @@ import anyio
 import looptime
 import pytest
 import trio.testing
+from sse_starlette.sse import AppStatus
 
 from paynexus_async.cli import _session
 
@@ -36,6 +37,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     if request.param == "asyncio":
         return "asyncio", {"loop_factory": looptime.new_event_loop}
     return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_shutting_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sse-starlette ends all streams of a process whose server was told to stop, once and for all.
+
+    Another test may have stopped one.
+    """
+    monkeypatch.setattr(AppStatus, "should_exit", False)
 
 
 @pytest.fixture(autouse=True)

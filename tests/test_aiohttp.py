@@ -31,7 +31,7 @@ from paynexus_async import (
     _checkout,
 )
 from paynexus_async._checkout import Tokens
-from paynexus_async.aiohttp import PAYNEXUS, Checkout
+from paynexus_async.aiohttp import PAYNEXUS, Checkout, verified_event
 from paynexus_async.sandbox import PIN, Ledger, SandboxServer
 from paynexus_async.sandbox import SECRET_KEY as SANDBOX_KEY
 from paynexus_async.webhooks import BODY_BYTES_MAX
@@ -358,6 +358,27 @@ async def test_a_delivery_that_breaks_off_is_no_error(caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+async def test_a_route_of_ones_own_reads_verified_deliveries():
+    """Also in a sub-application; what is forged is refused, and any other error brings it again."""
+    seen: list[str | None] = []
+
+    async def mine(request: web.Request) -> web.Response:
+        event = await verified_event(request)
+        seen.append(event.reference)
+        if len(seen) > 1:
+            raise PENDING
+        return web.json_response({"ResultCode": 0})
+
+    app, part = web.Application(), web.Application()
+    part.router.add_post("/mine", mine)
+    app.add_subapp("/part", part)
+    async with served(app=app) as shop:
+        for sent, status in ((headers(), 200), (headers(b"{}"), 401), (headers(), 500)):
+            async with shop.http.post("/part/mine", data=BODY, headers=sent) as answer:
+                assert answer.status == status
+    assert seen == [REFERENCE, REFERENCE]
+
+
 @pytest.mark.parametrize("error", [KeyError("order"), PENDING, LOST], ids=repr)
 async def test_a_delivery_that_the_merchant_could_not_take_comes_again(error: Exception, caplog):
     """Whatever their handler raises, also what is answered with 202 elsewhere; the log has it."""
@@ -397,6 +418,8 @@ async def test_secrets_rotate():
         {"webhook_secret": []},
         {"webhook_secret": [WEBHOOK_SECRET, " "]},
         {"token_seconds": 0},
+        {"max_wait": 0},
+        {"max_wait": float("nan")},
     ],
     ids=str,
 )

@@ -497,3 +497,71 @@ def test_patience_has_a_name_or_a_price() -> None:
     for wrong in ("slow", True, None, -1, float("nan")):
         with pytest.raises(Exception, match=r"patience|price"):
             FakeServer().client(patience=wrong)
+
+
+async def test_what_was_heard_of_goes_before_all_other_looks_even_those_that_starve():
+    """And before a bulk check that starves; but not before a single call."""
+    world = World()
+    await world.call("first", Urgency.CALL)
+    async with anyio.create_task_group() as group:
+        world.look("starving", 0.0, age=50)
+        group.start_soon(world.call, "bulk", Urgency.BULK)
+        await anyio.sleep(STARVING_SECONDS + 1)
+        never_seen = world.look("never seen", 9.0, age=-1.0)
+        heard = Look("heard of", 0.0, 50.0, world.granted)
+        heard.is_heard_of = True
+        world.budget.request(heard)
+        group.start_soon(world.call, "call", Urgency.CALL)
+        await anyio.wait_all_tasks_blocked()
+        for _ in range(5):
+            world.done()
+            await anyio.wait_all_tasks_blocked()
+    assert world.granted == ["first", "call", "heard of", "starving", "bulk", "never seen"]
+    assert never_seen.requested_at is None
+
+
+async def test_the_calls_left_are_told_for_each_key_that_was_used():
+    """By its kind; of a key that does both, once; and of a closed client nothing."""
+    world = World(minute=10)
+    assert world.budget.calls_left() == {}
+    await world.call("first", Urgency.CALL)
+    world.done()
+    assert world.budget.calls_left() == {"secret": 9}
+    reading, initiating = (Quota(Plan(minute=limit), reserves=False) for limit in (20, 10))
+    budget = Budget(
+        reading=reading,
+        initiating=initiating,
+        reads_max=2,
+        initiates_max=1,
+        now=world.tasks.now,
+        agenda=lambda: world.agenda,
+    )
+    assert await budget.enter(Urgency.CALL, 1e9)
+    budget.count(Urgency.CALL, None, answered=True)
+    budget.leave(Urgency.CALL)
+    assert budget.calls_left() == {"public": 19}
+    assert await budget.enter(Urgency.INITIATE, 1e9)
+    budget.count(Urgency.INITIATE, None, answered=True)
+    budget.leave(Urgency.INITIATE)
+    assert budget.calls_left() == {"secret": 9, "public": 19}
+    budget.close()
+    assert budget.calls_left() == {}
+
+
+async def test_a_429_to_an_initiate_pauses_the_key_that_initiates_and_no_other():
+    """Who reads with a key of its own goes on."""
+    world = World()
+    budget = Budget(
+        reading=Quota(Plan(minute=20), reserves=False),
+        initiating=Quota(Plan(minute=10), reserves=False),
+        reads_max=1,
+        initiates_max=1,
+        now=world.tasks.now,
+        agenda=lambda: world.agenda,
+    )
+    assert await budget.enter(Urgency.INITIATE, 1e9)
+    budget.count(Urgency.INITIATE, 30.0, answered=True)
+    budget.leave(Urgency.INITIATE)
+    assert await budget.enter(Urgency.CALL, world.tasks.now())
+    with pytest.raises(QuotaExhaustedError):
+        await budget.enter(Urgency.INITIATE, world.tasks.now() + 1)

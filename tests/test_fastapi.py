@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI, Request
 from sse_starlette.sse import AppStatus
 
-from paynexus_async import AsyncPayNexus, ClientStateError, ConfigurationError
+from paynexus_async import APIError, AsyncPayNexus, ClientStateError, ConfigurationError
 from paynexus_async.fastapi import Checkout, PayNexusClient, VerifiedEvent
 from paynexus_async.webhooks import BODY_BYTES_MAX
 
@@ -38,15 +38,6 @@ TOKEN_FIELDS = {"state", "title", "text", "amount", "phone", "receipt", "is_over
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """FastAPI's servers run on asyncio; waits jump."""
     return "asyncio", {"loop_factory": looptime.new_event_loop}
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_shutting_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    """sse-starlette ends all streams of a process whose server was told to stop, once and for all.
-
-    Another test may have stopped one.
-    """
-    monkeypatch.setattr(AppStatus, "should_exit", False)
 
 
 @pytest.fixture
@@ -85,7 +76,7 @@ def shop(server: FakeServer, **options: Any) -> tuple[FastAPI, Checkout]:
 
     @app.post("/pay")
     async def pay(paynexus: PayNexusClient) -> Any:
-        return checkout.accepted(await paynexus.initiate_payment(100, "0746990866"))
+        return checkout.accepted(await paynexus.initiate_payment(100, PHONE))
 
     return app, checkout
 
@@ -207,7 +198,6 @@ async def test_a_server_that_stops_ends_its_streams(server, monkeypatch):
     """Within a second, and whole, so that the browser comes again, to another worker."""
     app, _ = shop(server)
     server.answers(initiated(), status("processing"))
-    monkeypatch.setattr(AppStatus, "should_exit", False)
     async with running(app) as browser:
         token = (await browser.post("/pay")).json()["token"]
 
@@ -333,15 +323,22 @@ async def test_the_lifespan_can_be_used_by_hand(server):
         assert (await browser.get("/")).json() == "<AsyncPayNexus production>"
 
 
-async def test_without_a_checkout_there_is_no_client():
-    """And the error says what to do."""
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_without_a_checkout_there_is_no_client(is_answered: bool, caplog):
+    """The error says what to do, to the merchant: a customer's 202 would hide it."""
     app = FastAPI()
+    if is_answered:
+        Checkout(SECRET).add_exception_handlers(app)
 
     @app.get("/")
     async def look(paynexus: PayNexusClient) -> None: ...
 
     async with running(app) as browser:
-        with pytest.raises(ClientStateError, match=r"include checkout\.router"):
+        if is_answered:
+            assert (await browser.get("/")).status_code == 500
+            assert "include checkout.router" in caplog.text
+            return
+        with pytest.raises(ConfigurationError, match=r"include checkout\.router"):
             await browser.get("/")
 
 
@@ -353,6 +350,28 @@ def test_secrets_come_from_the_environment(monkeypatch):
     assert [route.path for route in Checkout().router.routes] == ["/paynexus/events/{token}"]
     monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", WHSEC)
     assert len(Checkout().router.routes) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"secret": ""},
+        {"secret": []},
+        {"webhook_secret": ""},
+        {"webhook_secret": []},
+        {"webhook_secret": [WHSEC, " "]},
+        {"token_seconds": 0},
+        {"max_wait": 0},
+        {"max_wait": float("nan")},
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_at_once(monkeypatch, options: dict[str, Any]):
+    """Also where the environment holds secrets: a blank one is no reason to look there."""
+    monkeypatch.setenv("PAYNEXUS_CHECKOUT_SECRET", SECRET)
+    monkeypatch.setenv("PAYNEXUS_WEBHOOK_SECRET", WHSEC)
+    with pytest.raises(ConfigurationError):
+        Checkout(**options)
 
 
 def test_without_its_extra_the_module_says_so(monkeypatch):
@@ -463,3 +482,18 @@ async def test_a_route_of_ones_own_takes_verified_events(server):
     async with running(app) as shop_:
         assert (await shop_.post("/mine", **delivery())).json() == REFERENCE
         assert (await shop_.post("/mine", **delivery(secret="whsec_other"))).status_code == 401
+
+
+@pytest.mark.parametrize("error", [ClientStateError("closed"), APIError("garbled")])
+async def test_a_route_of_ones_own_acknowledges_nothing_by_an_error(server, caplog, error):
+    """What is 202 for a customer would tell PayNexus that the delivery was taken."""
+    app, _ = shop(server)
+
+    @app.post("/mine")
+    async def mine(event: VerifiedEvent) -> None:
+        raise error
+
+    async with running(app) as shop_:
+        assert (await shop_.post("/mine", **delivery())).status_code == 500
+    (record,) = [record for record in caplog.records if record.name == "paynexus_async"]
+    assert (record.event, record.exc_info[1]) == ("checkout.failed", error)

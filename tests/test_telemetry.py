@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import re
 import subprocess
 import sys
@@ -505,3 +506,11 @@ def test_the_process_own_providers_are_the_default():
     assert repr(client) == "<AsyncPayNexus production>"
     assert Telemetry()._meters is Telemetry()._meters
     assert isinstance(metrics.get_meter_provider(), metrics.MeterProvider)
+
+
+def test_without_its_extra_the_module_says_so(monkeypatch):
+    """Which one to install."""
+    monkeypatch.delitem(sys.modules, "paynexus_async.telemetry")
+    monkeypatch.setitem(sys.modules, "opentelemetry.metrics", None)
+    with pytest.raises(ImportError, match=r"paynexus-async\[otel\]"):
+        importlib.import_module("paynexus_async.telemetry")

@@ -253,3 +253,8 @@ def test_whatever_comes_only_the_packages_own_errors_escape(body, told):
     for given_headers in (told, {**told, **headers(body)}):
         with suppress(PayNexusError):
             parse_webhook(body, given_headers, SECRET)
+
+
+def test_white_space_around_a_secret_is_none_of_it():
+    """It comes from a file that ends in a line break, or from a clipboard."""
+    assert parse_webhook(BODY, headers(), f" {SECRET}\n", now=NOW).name

@@ -74,10 +74,9 @@ function follow() {
     show(view);
   });
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) {
-      sessionStorage.removeItem(TOKEN);
-      show({ ...shown, ...UNFOLLOWED });
-    } else if (shown.state !== "pending") find("link").textContent = "Reconnecting …";
+    // A page that is left meets this as well: it keeps its token, and the next one goes on with it.
+    if (source.readyState === EventSource.CLOSED) show({ ...shown, ...UNFOLLOWED });
+    else if (shown.state !== "pending") find("link").textContent = "Reconnecting …";
   });
 }
 

@@ -134,7 +134,8 @@ def doctor(
         print(jsons.dumps(total), flush=True)
     else:
         verdict = f"{wrong} wrong" if wrong else "Nothing is wrong"
-        console.print(Text(f"{verdict}. {examination.calls} calls were made.", style="bold"))
+        calls = "1 call was" if examination.calls == 1 else f"{examination.calls} calls were"
+        console.print(Text(f"{verdict}. {calls} made.", style="bold"))
     return Exit.ERROR if wrong else Exit.COMPLETED
 
 

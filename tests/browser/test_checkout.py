@@ -119,6 +119,20 @@ def test_paid(customer: Page, phones: Page, ledger: Ledger, expect):
     expect(customer.get_by_label("Phone")).to_be_focused()
 
 
+def test_a_reload_goes_on_with_the_payment(customer: Page, phones: Page, ledger: Ledger, expect):
+    """Leaving a page cuts its stream: that must not offer the order anew while a prompt is open."""
+    buy(customer)
+    expect(told(customer, "Check your phone")).to_be_visible()
+    for _ in range(2):
+        customer.reload()
+        expect(told(customer, "Check your phone")).to_be_visible()
+        expect(customer.locator("#order")).to_be_hidden()
+    phone(phones).get_by_label("M-PESA PIN").fill(PIN)
+    phones.keyboard.press("Enter")
+    expect(told(customer, "Thank you, you have paid")).to_be_visible()
+    assert len(ledger.prompts) == 1
+
+
 def test_cancelled(customer: Page, phones: Page, ledger: Ledger, expect):
     """And offered again, which it can be: another prompt goes out."""
     buy(customer)
@@ -179,8 +193,9 @@ def test_a_shop_that_is_gone_is_no_failure(customer: Page, phones: Page, expect)
 def test_a_token_that_is_too_old_follows_nothing(customer: Page, phones: Page, expect):
     """And says what to look at before anybody pays again."""
     customer.evaluate("sessionStorage.setItem('paynexus-token', 'old')")
-    customer.reload()
-    expect(told(customer, "We do not know how it ended")).to_be_visible()
+    for _ in range(2):
+        customer.reload()
+        expect(told(customer, "We do not know how it ended")).to_be_visible()
     customer.get_by_role("button", name="New payment").click()
     expect(customer.get_by_label("Phone")).to_be_focused()
 
