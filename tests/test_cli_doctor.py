@@ -32,7 +32,12 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clinic(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """Both keys, and a PayNexus that keeps the real time."""
+    """Both keys, a PayNexus that keeps the real time, and no network besides."""
+
+    async def unresolved(*_: object) -> None:
+        raise OSError("there is no network in tests")
+
+    monkeypatch.setattr(anyio, "getaddrinfo", unresolved)
     monkeypatch.setenv("PAYNEXUS_SECRET_KEY", SECRET_KEY)
     monkeypatch.setenv("PAYNEXUS_PUBLIC_KEY", PUBLIC_KEY)
     shell.ledger = Ledger(clock=time.time, plan="trial")
