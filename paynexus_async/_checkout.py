@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ._log import say
+from .client import AsyncPayNexus
 from .exceptions import (
     APIConnectionError,
     APIError,
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
     from ._wire import Secret
-    from .client import AsyncPayNexus
 
 __all__ = [
     "ACKNOWLEDGEMENT",
@@ -73,6 +73,7 @@ __all__ = [
     "CustomerState",
     "CustomerView",
     "OnEvent",
+    "Prepared",
     "StreamEvent",
     "Subject",
     "TokenError",
@@ -784,3 +785,46 @@ async def take_event(
     if on_event is not None:
         await on_event(paynexus, event)
     return acknowledged()
+
+
+class Prepared:
+    """What an application's checkout is made with, whichever web framework carries it."""
+
+    def __init__(
+        self,
+        secret: str | Iterable[str] | None = None,
+        webhook_secret: str | Iterable[str] | None = None,
+        *,
+        on_event: OnEvent | None = None,
+        client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
+        token_seconds: float = LIFETIME_SECONDS,
+        max_wait: float = MAX_WAIT_SECONDS,
+    ) -> None:
+        """Prepare; nothing is opened.
+
+        Args:
+            secret: encrypts the tokens of streams: at least 32 characters, the same in all workers;
+                or several, while one replaces another: the first issues, all read. Left out, it is
+                `PAYNEXUS_CHECKOUT_SECRET`.
+            webhook_secret: the webhook's (`whsec_…`), or several. Left out, it is
+                `PAYNEXUS_WEBHOOK_SECRET`; without either, there is no route for webhooks.
+            on_event: awaited with the client and each verified delivery, at least once: deliveries
+                repeat, and one for which it raises an error comes again. Ask the client for the
+                payment's status, and act on that.
+            client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
+            token_seconds: how long a customer's page may open its stream, at most a day.
+            max_wait: seconds that one stream follows its payment; the page may open it again.
+
+        Raises:
+            ConfigurationError: a secret is missing, blank or short, or a number out of range.
+        """
+        # Hidden at once: an error reporter shows what a function was called with.
+        secrets, secret = given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
+        webhooks, webhook_secret = given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
+        self._tokens = Tokens(
+            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
+        )
+        self._webhook_secrets = checked(webhooks)
+        self._on_event = on_event
+        self._client = client
+        self._max_wait = checked_wait(max_wait)

@@ -35,7 +35,7 @@ from .exceptions import PayNexusError, WebhookSignatureError
 from .webhooks import parse_webhook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from .models import Payment
     from .webhooks import WebhookEvent
@@ -48,47 +48,8 @@ PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 _CLOSING: Final = web.AppKey("_CLOSING", anyio.Event)
 
 
-class Checkout:
+class Checkout(_checkout.Prepared):
     """What one application needs to take payments."""
-
-    def __init__(
-        self,
-        secret: str | Iterable[str] | None = None,
-        webhook_secret: str | Iterable[str] | None = None,
-        *,
-        on_event: _checkout.OnEvent | None = None,
-        client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
-        token_seconds: float = _checkout.LIFETIME_SECONDS,
-        max_wait: float = _checkout.MAX_WAIT_SECONDS,
-    ) -> None:
-        """Prepare; nothing is opened.
-
-        Args:
-            secret: encrypts the tokens of streams: at least 32 characters, the same in all workers;
-                or several, while one replaces another: the first issues, all read. Left out, it is
-                `PAYNEXUS_CHECKOUT_SECRET`.
-            webhook_secret: the webhook's (`whsec_…`), or several. Left out, it is
-                `PAYNEXUS_WEBHOOK_SECRET`; without either, there is no route for webhooks.
-            on_event: awaited with the client and each verified delivery, at least once: deliveries
-                repeat, and one for which it raises an error comes again. Ask the client for the
-                payment's status, and act on that.
-            client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
-            token_seconds: how long a customer's page may open its stream, at most a day.
-            max_wait: seconds that one stream follows its payment; the page may open it again.
-
-        Raises:
-            ConfigurationError: a secret is missing, blank or short, or a number out of range.
-        """
-        # Hidden at once: an error reporter shows what a function was called with.
-        secrets, secret = _checkout.given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
-        webhooks, webhook_secret = _checkout.given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
-        self._tokens = _checkout.Tokens(
-            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
-        )
-        self._webhook_secrets = _checkout.checked(webhooks)
-        self._on_event = on_event
-        self._client = client
-        self._max_wait = _checkout.checked_wait(max_wait)
 
     def setup(self, app: web.Application) -> None:
         """Add it to an application, which must not have been started.

@@ -18,6 +18,7 @@ worker sends is not refused.
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
 try:
@@ -38,7 +39,7 @@ from .models import Payment
 from .webhooks import WebhookEvent, parse_webhook
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator
 
 __all__ = ["Checkout", "CheckoutState", "PayNexusClient", "VerifiedEvent"]
 
@@ -57,61 +58,22 @@ class CheckoutState(TypedDict):
     paynexus_checkout: Checkout
 
 
-class Checkout:
-    """What one application needs to take payments.
+class Checkout(_checkout.Prepared):
+    """What one application needs to take payments."""
 
-    Attributes:
-        router: to be included into the application. It opens and closes the client with it, beside
-            the application's own lifespan, and has two routes: `POST /paynexus/webhooks`, if there
-            is a webhook secret, and `GET /paynexus/events/{token}`, the customer's stream.
-    """
+    @cached_property
+    def router(self) -> APIRouter:
+        """To be included into the application.
 
-    def __init__(
-        self,
-        secret: str | Iterable[str] | None = None,
-        webhook_secret: str | Iterable[str] | None = None,
-        *,
-        on_event: _checkout.OnEvent | None = None,
-        client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
-        token_seconds: float = _checkout.LIFETIME_SECONDS,
-        max_wait: float = _checkout.MAX_WAIT_SECONDS,
-    ) -> None:
-        """Prepare; nothing is opened.
-
-        Args:
-            secret: encrypts the tokens of streams: at least 32 characters, the same in all workers;
-                or several, while one replaces another: the first issues, all read. Left out, it is
-                `PAYNEXUS_CHECKOUT_SECRET`.
-            webhook_secret: the webhook's (`whsec_…`), or several. Left out, it is
-                `PAYNEXUS_WEBHOOK_SECRET`; without either, there is no route for webhooks.
-            on_event: awaited with the client and each verified delivery, at least once: deliveries
-                repeat, and one for which it raises an error comes again. Ask the client for the
-                payment's status, and act on that.
-            client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
-            token_seconds: how long a customer's page may open its stream, at most a day.
-            max_wait: seconds that one stream follows its payment; the page may open it again.
-
-        Raises:
-            ConfigurationError: a secret is missing, blank or short, or a number out of range.
+        It opens and closes the client with it, beside the application's own lifespan, and has two
+        routes: `POST /paynexus/webhooks`, if there is a webhook secret, and
+        `GET /paynexus/events/{token}`, the customer's stream.
         """
-        # Hidden at once: an error reporter shows what a function was called with.
-        secrets, secret = _checkout.given(secret, "PAYNEXUS_CHECKOUT_SECRET"), None
-        webhooks, webhook_secret = _checkout.given(webhook_secret, "PAYNEXUS_WEBHOOK_SECRET"), None
-        self._tokens = _checkout.Tokens(
-            [one.reveal() for one in secrets or ()], lifetime_seconds=token_seconds
-        )
-        self._webhook_secrets = _checkout.checked(webhooks)
-        self._on_event = on_event
-        self._client = client
-        self._max_wait = _checkout.checked_wait(max_wait)
-        self.router: Final = APIRouter(
-            prefix="/paynexus", lifespan=self.lifespan, include_in_schema=False
-        )
-        self.router.add_api_route("/events/{token}", self._events, response_model=None)
+        router = APIRouter(prefix="/paynexus", lifespan=self.lifespan, include_in_schema=False)
+        router.add_api_route("/events/{token}", self._events, response_model=None)
         if self._webhook_secrets:
-            self.router.add_api_route(
-                "/webhooks", self._webhook, methods=["POST"], response_model=None
-            )
+            router.add_api_route("/webhooks", self._webhook, methods=["POST"], response_model=None)
+        return router
 
     @asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[CheckoutState]:
