@@ -704,6 +704,12 @@ class Followers:
         """Whether this client has seen a payment before."""
         return bool(self._known_by(Expectation.of(payment).names))
 
+    def latest(self, payment: Payment) -> Payment:
+        """Return what holds of a payment by now: an answer that came later may have told more."""
+        follower = next(iter(self._known_by(Expectation.of(payment).names)), None)
+        known = None if follower is None else follower.known
+        return payment if known is None else known.merge(payment)[0]
+
     def hear(self, names: tuple[str, ...], claim: PaymentStatus | None) -> bool:
         """Take news of a payment; nothing in it is believed.
 

@@ -703,7 +703,7 @@ class AsyncPayNexus:
             raise InvalidRequestError(msg)
         deadline, prompt = self._deadline(timeout), self._prompts.of(attempt)
         if prompt is not None and prompt.payment is not None:
-            return PaymentFound(payment=prompt.payment)
+            return PaymentFound(payment=self._followers.latest(prompt.payment))
         sought = self._sought(attempt)
         if sought.lost_at is None:
             return PaymentStillUnknown(reason="The prompt is being sent: wait for its answer")

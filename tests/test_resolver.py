@@ -121,6 +121,21 @@ async def test_a_payment_is_found_and_belongs_to_the_client_from_then_on(server:
         assert (await paynexus.initiate_payment(100, PHONE)).reference == "PNX2"
 
 
+async def test_what_is_found_again_does_not_go_back(server: FakeServer):
+    """It is told as it stands, although the last answer was an old one."""
+    async with server.client() as paynexus:
+        shop = Shop(server)
+        error = await shop.lose(paynexus)
+        shop.lists(shop.item())
+        assert isinstance(await paynexus.find_payment(error), PaymentFound)
+        for told in ("processing", "initiated"):
+            server.answers(status(told))
+            assert (await paynexus.get_payment_status("PNXABC123DEF")).status == "processing"
+        again = await paynexus.find_payment(error)
+        assert isinstance(again, PaymentFound)
+        assert again.payment.status == "processing"
+
+
 async def test_none_is_said_late_and_lets_no_second_prompt_pass(server: FakeServer):
     """After fifteen seconds, three calls in all; the request may still arrive."""
     async with server.client() as paynexus:

@@ -18,6 +18,8 @@ from .runs import FAULTS, catch_all, run_many
 from .world import Report, simulate
 
 _SHOWN_MAX: Final = 20
+_TELL_EVERY: Final = 60.0
+"""Seconds between two lines of progress, on standard error: a night that is cut short has a say."""
 _ENOUGH_FOR_ALL_FAULTS: Final = 20_000
 
 
@@ -47,8 +49,19 @@ def _trace(seed: int) -> int:
 
 def _many(payments: int, seed: int, jobs: int) -> int:
     began, total = time.perf_counter(), Report()
+    told = began
     for report in run_many(payments, seed=seed, jobs=jobs):
         total += report
+        for found, violation in report.violations:
+            print(f"world {found}: {violation}", file=sys.stderr, flush=True)
+        if time.perf_counter() - told >= _TELL_EVERY:
+            told = time.perf_counter()
+            print(
+                f"{told - began:>8,.0f} s  {total.payments:>11,} of {payments:,} payments  "
+                f"{total.requests:>12,} requests  {len(total.violations)} violations",
+                file=sys.stderr,
+                flush=True,
+            )
     seconds = time.perf_counter() - began
     never = [name for name in FAULTS if not total.hits[name]]
     _print_table("faults", {name: total.hits[name] for name in FAULTS})

@@ -77,6 +77,7 @@ class Exchange:
         left_at: when the client handed over the first byte.
         received: what has arrived of the request.
         total: the bytes of the whole request, once its head is known.
+        is_struck: whether its connection ended under it for the exchange before it.
         complete_at: when the last byte had arrived.
         handled_at: when the ledger had answered it.
         reference: of the payment that it was about.
@@ -110,6 +111,7 @@ class Exchange:
     total: int | None = None
     cut: int | None = None
     broken: bool = False
+    is_struck: bool = False
     complete_at: float | None = None
     handled_at: float | None = None
     reference: str | None = None
@@ -336,7 +338,9 @@ class Stream(httpcore.AsyncNetworkStream):
         if has_come and is_over and exchange.seems_whole_at is None:
             exchange.seems_whole_at = self.network.runtime.now()
         if exchange.fed_whole and is_over and exchange.read_at is None:
-            exchange.read_at = exchange.ended_at = self.network.runtime.now()
+            exchange.read_at = self.network.runtime.now()
+            if exchange.is_readable:  # else the client may well wait for more
+                exchange.ended_at = exchange.read_at
             self.network.trace(
                 "answered", f"x{exchange.number}", exchange.status_code, exchange.told
             )
@@ -380,10 +384,12 @@ class Stream(httpcore.AsyncNetworkStream):
 
     def fail(self, how: str, seconds: float) -> None:
         """Let the connection's end arrive at the client."""
+        about = self.exchange
 
         def arrive() -> None:
             if not self.closed and self._end is None:
                 self._end = how
+                self.exchange.is_struck = self.exchange is not about
                 if how == "reset":
                     self._inbox.clear()
                 self._bell.ring()

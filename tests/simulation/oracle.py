@@ -296,7 +296,8 @@ class Oracle:
         now = self.network.runtime.now()
         for name in _names(payment):
             before = self._seen.get((client, name))
-            if before is not None and before[0] < now:
+            # What its own initiate answers is handed on as it came: see "Not kept" in RELIABILITY.md.
+            if before is not None and before[0] < now and kind != "initiate":
                 back = _RANKS[word] < _RANKS[before[1]]
                 if back or (_RANKS[word] == _RANKS[before[1]] and word != before[1]):
                     self.violated(3, f"{who}: {word}, after {before[1]}")
@@ -310,7 +311,10 @@ class Oracle:
         names = (asked.reference, asked.checkout_request_id) if _is_payment(asked) else (asked,)
         reference = self._reference(asked)
         connected_at = self._connected.get((called.client, reference))
-        return x.origin.about in names or (
+        by_name = x.origin.about in names
+        if by_name and x.origin.about != reference and self._was_told_other(called.client, x):
+            return False
+        return by_name or (
             connected_at is not None
             and x.read_at is not None
             and connected_at <= x.read_at
@@ -326,6 +330,20 @@ class Oracle:
             x.fate.fault == "other reference" and x.read_at is not None and x.read_at < by
             for x in self.network.exchanges
             if x.origin.client == client and x.reference == reference
+        )
+
+    def _was_told_other(self, client: int, x: Exchange) -> bool:
+        """Whether a client was told another payment's facts before, by the name that it asked by.
+
+        What it hears by that name is another payment's for it, until an answer names the reference.
+        """
+        return any(
+            told.fate.fault in {"other phone", "other amount"}
+            and told.origin.about == x.origin.about
+            and told.read_at is not None
+            and told.read_at < (x.read_at or 0.0)
+            for told in self.network.exchanges
+            if told.origin.client == client and not told.names_reference
         )
 
     # --- When all is over
@@ -481,7 +499,9 @@ class Oracle:
                 continue
             answered_by = x.left_at + x.fate.there + x.fate.back + x.fate.seconds / 10 + 0.01
             within = min(x.started_at + 4.0, called.started_at + self.timeout - 0.1)
-            if x.fate.fault or answered_by > within or x.epoch != self.network.epoch:
+            if x.fate.fault or x.is_struck or x.epoch != self.network.epoch:
+                continue
+            if answered_by > within:
                 continue
             closed = any(
                 client == called.client and when < answered_by for when, client in self.closings
@@ -617,6 +637,8 @@ class Oracle:
         # The first call of a client goes alone: it learns what the key may do.
         if not self._has_learned(called.client, at - 2.01):
             return
+        if self._was_misled(called.client, asked, at):  # it looked, but by the other reference
+            return
         if not any(x.started_at <= at and (x.ended_at or at) >= at - 2.01 for x in looks):
             self.violated(3, f"call {called.number} gave up on {asked} without a look")
 
@@ -663,7 +685,7 @@ class Oracle:
                 if first.order is called.order
                 and first.kind in {"initiate", "pay"}
                 and first.client == called.client
-                and first.started_at < called.started_at
+                and first.number < called.number  # perhaps in the same moment
                 and _outcome(first) not in {"rejected", "never sent", "refused here"}
             ]
             if len(before) != 1 or not before[0].cancelled or before[0].number not in answered:
@@ -720,6 +742,8 @@ class Oracle:
             if x.origin.kind == "look":
                 looks[x.origin.client, self._reference(x.origin.about)].append(x)
         for at, client, reference in self._woken:
+            if self._was_misled(client, reference, at):
+                continue
             if self._has_learned(client, at) and not any(
                 x.started_at < at + _HEEDED and at <= (x.ended_at or at)
                 for x in looks[client, reference]

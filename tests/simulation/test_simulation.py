@@ -124,3 +124,9 @@ def test_what_was_found_stays_mended(found: str):
     (mutant,) = [mutant for mutant in MUTANTS if mutant.name == f"as it was: {found}"]
     assert catch(mutant, seed=seed, worlds=1, worlds_max=150).caught
     assert simulate(seed).violations == ()
+
+
+@pytest.mark.parametrize("seed", [7001136], ids=["what is found again goes back"])
+def test_a_world_that_showed_a_rare_defect_is_whole(seed: int):
+    """Too rare to be planted and searched for; a test of the client's own shows each, too."""
+    assert simulate(seed).violations == ()
