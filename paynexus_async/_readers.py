@@ -50,7 +50,13 @@ class NoAnswerError(Exception):
 
 
 class Reader(Protocol):
-    """A way to read."""
+    """A way to read.
+
+    Attributes:
+        library: the package that does it, for the `User-Agent`.
+    """
+
+    library: str
 
     async def read(
         self,
@@ -76,6 +82,8 @@ class Reader(Protocol):
 
 class _Aiohttp:
     """aiohttp's pool."""
+
+    library = "aiohttp"
 
     def __init__(self, aiohttp: Any) -> None:  # noqa: ANN401  # imported late, so untyped
         self._aiohttp = aiohttp
@@ -125,6 +133,8 @@ class _Aiohttp:
 
 class _Pyreqwest:
     """pyreqwest's pool, in Rust."""
+
+    library = "pyreqwest"
 
     def __init__(self, pyreqwest: Any) -> None:  # noqa: ANN401
         errors = importlib.import_module("pyreqwest.exceptions")

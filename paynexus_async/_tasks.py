@@ -73,11 +73,14 @@ class OwnedTask:
 
     async def run(self) -> None:
         """Do the work. It handles its own exceptions: what escapes is a defect."""
-        try:
-            with self._scope:
-                await self._work()
-        finally:
-            self._ended.set()
+        work = self._work
+        del self._work  # whoever waits for the end, and the loop that tells it, need not hold it
+        with self._scope:
+            await work()
+
+    def end(self) -> None:
+        """Wake whoever waits for its end."""
+        self._ended.set()
 
 
 class OwnedTasks:
@@ -104,18 +107,25 @@ class OwnedTasks:
             try:
                 await task.run()
             finally:
-                self._running.discard(task)
+                self._over(task)
 
         if is_asyncio():
             # The loop keeps weak references only; without ours, a task may vanish half-way.
             handle = asyncio.get_running_loop().create_task(run())
             self._handles.add(handle)
             handle.add_done_callback(self._handles.discard)
+            # Whoever cancels all of a loop's tasks, as `asyncio.run` does at its end, also cancels
+            # those that have not begun: they never do, and have no `finally`.
+            handle.add_done_callback(lambda _: self._over(task))
         else:
             import trio  # only where it is running already
 
             trio.lowlevel.spawn_system_task(run, context=contextvars.copy_context())
         return task
+
+    def _over(self, task: OwnedTask) -> None:
+        self._running.discard(task)
+        task.end()
 
     async def close(self, seconds: float) -> None:
         """End all tasks: those that ask for it may finish within so many seconds."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar
 
 import anyio
@@ -56,9 +57,6 @@ _CONNECT_SECONDS_MAX: Final = 10.0
 _BACKSTOP_SECONDS: Final = 1.0
 _FINISH_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 1.0
-_USER_AGENT: Final = (
-    f"paynexus-async/{__version__} python/{platform.python_version()} httpx/{httpx.__version__}"
-)
 
 _NEVER_SENT_WITHOUT_TRACE: Final = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout"})
 """The exceptions that prove it where a transport does not call the trace (a mock, an ASGI app)."""
@@ -207,10 +205,11 @@ class Transport:
             ConfigurationError: if *http_client* is not an async client, or there is no such way
                 to read.
         """
-        if http_client is not None and not _is_async_client(http_client):
+        if http_client is not None and not _library_of(http_client):
             msg = f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__}"
             raise ConfigurationError(msg)
         self._base_url = base_url
+        self._library = "httpx" if http_client is None else _library_of(http_client)
         self._ours = http_client is None
         self._lanes: _Lanes | None = None
         self._http: HTTPClient
@@ -362,7 +361,7 @@ class Transport:
             status_code, told, body = await reader.read(
                 call.method,
                 self._base_url + call.path,
-                _headers(call, key, headers),
+                _headers(call, key, headers, reader.library),
                 call.body,
                 seconds=max(seconds, 0.001),
                 bytes_max=BODY_BYTES_MAX,
@@ -415,7 +414,7 @@ class Transport:
     ) -> APIResponse:
         started = self.now()
         left = max(exchange.deadline - started, 0.001)
-        headers = _headers(exchange.call, key, headers)
+        headers = _headers(exchange.call, key, headers, self._library)
         timeout = {
             "connect": min(left, _CONNECT_SECONDS_MAX),
             "read": left,
@@ -522,17 +521,23 @@ class _Headers(dict[str, str]):
         return f"<headers {', '.join(self)}>"
 
 
-def _headers(call: Call, key: Secret, headers: Mapping[str, str]) -> _Headers:
+def _headers(call: Call, key: Secret, headers: Mapping[str, str], library: str) -> _Headers:
     return _Headers(
         {
             **({"Content-Type": "application/json"} if call.body else {}),
             "Accept": "application/json",
-            "User-Agent": _USER_AGENT,
+            "User-Agent": _user_agent(library),
             **headers,
             "Accept-Encoding": "identity",
             "X-API-Key": key.reveal(),
         }
     )
+
+
+@cache
+def _user_agent(library: str) -> str:
+    version = import_module(library).__version__  # it is loaded: it sends the request
+    return f"paynexus-async/{__version__} python/{platform.python_version()} {library}/{version}"
 
 
 def _tells_too_much(reason: str, key: Secret) -> bool:
@@ -596,9 +601,10 @@ async def _read_into(body: bytearray, response: httpx.Response) -> None:
             raise
 
 
-def _is_async_client(client: object) -> bool:
-    """Whether it is an async client of httpx, or of its successor with the same interface."""
-    return any(
-        kind.__name__ == "AsyncClient" and kind.__module__.split(".")[0] in {"httpx", "httpx2"}
-        for kind in type(client).__mro__
-    )
+def _library_of(client: object) -> str:
+    """Return whose async client it is, httpx's or its successor's; nothing if it is neither's."""
+    for kind in type(client).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if kind.__name__ == "AsyncClient" and library in {"httpx", "httpx2"}:
+            return library
+    return ""

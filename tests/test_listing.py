@@ -27,7 +27,7 @@ from paynexus_async import (
 )
 from paynexus_async._convert import structure_payment
 from paynexus_async._pages import Pages
-from paynexus_async._wire import Listing, Page
+from paynexus_async._wire import Call, Listing, Page, list_call, read_page
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer, create_app
 
 from .fakes import PHONE, FakeServer, answer, initiated, refusal, status
@@ -211,6 +211,16 @@ async def test_filters_that_a_server_ignores_are_applied_here(server: FakeServer
     assert listed == ["PNX4", "PNX3", "PNX2"]
 
 
+def test_a_day_lasts_to_its_last_moment_and_a_page_may_hold_one_payment():
+    """Both are asked for as they are documented."""
+    listing = Listing.of(None, None, date(2026, 1, 27), 1)
+    asked = "/payments?to_date=2026-01-27&page=2&per_page=1"
+    assert list_call(listing, 2) == Call("list_payments", "GET", asked)
+    last, next_day = "2026-01-27T23:59:59.999999+03:00", "2026-01-28T00:00:00+03:00"
+    admitted = [listing.admits(structure_payment(item(1, created_at=t))) for t in (last, next_day)]
+    assert admitted == [True, False]
+
+
 async def test_a_time_at_the_end_of_all_time_breaks_no_filter():
     """A year of 9999, in a zone that moves it beyond."""
     listing = Listing.of(None, date(2026, 1, 1), date.max, 100)
@@ -229,8 +239,9 @@ async def test_a_time_at_the_end_of_all_time_breaks_no_filter():
 )  # fmt: skip
 async def test_a_wrong_filter_is_refused_at_once(server: FakeServer, filters):
     """Before the first payment is asked for."""
+    wrong = list(filters)[-1]
     async with server.client() as paynexus:
-        with pytest.raises(InvalidRequestError, match="nothing was sent"):
+        with pytest.raises(InvalidRequestError, match=f"^{wrong} .*; nothing was sent$"):
             paynexus.list_payments(**filters)
 
 
@@ -334,14 +345,33 @@ async def test_the_sandbox_lists_days_of_kenyan_time():
         assert await amounts(28) == [200]
 
 
-def test_a_page_of_a_hundred_payments_is_not_too_large():
-    """Its values are counted before it is decoded."""
-    from paynexus_async._wire import list_call, read_page
-    from paynexus_async.models import APIResponse
-
-    full = {f"field_{number}": number for number in range(30)}
-    body = json.dumps({"success": True, "data": [item(n, **full) for n in range(100)]}).encode()
+def read(*items: dict[str, Any], **pagination: Any) -> Page:
+    body = json.dumps({"success": True, "data": items, "pagination": pagination}).encode()
     response = APIResponse(status_code=200, headers={}, body=body)
-    read = read_page(list_call(Listing(), 1), response, 1)
-    assert len(read.payments) == 100
-    assert isinstance(read.payments[0], Payment)
+    return read_page(list_call(Listing(), 1), response, 1)
+
+
+def test_a_page_of_a_hundred_payments_is_not_too_large():
+    """Its values are counted before it is decoded; a thousand short ones are the most."""
+    full = {f"field_{number}": number for number in range(30)}
+    page = read(*(item(n, **full) for n in range(100)))
+    assert len(page.payments) == 100
+    assert isinstance(page.payments[0], Payment)
+    assert page.response.status_code == 200
+    assert len(read(*[{"status": "x"}] * 1_000).payments) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("told", "total"),
+    [(0, 0), ("0", 0), (999_999_999, 999_999_999), (1e9, None), (-1, None), (1.5, None)],
+)
+def test_a_total_is_a_whole_number_or_none_at_all(told, total):
+    """What is no count of payments is not counted with."""
+    assert read(total=told).total == total
+
+
+def test_why_an_item_cannot_be_read_is_the_cause():
+    """For whoever reads the traceback."""
+    with pytest.raises(APIResponseError) as caught:
+        read(item(1, amount="many"))
+    assert isinstance(caught.value.__cause__, ValueError)

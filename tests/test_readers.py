@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import platform
 import ssl
 import subprocess
 import sys
@@ -74,7 +75,7 @@ async def test_a_client_of_the_callers_own_is_used_whatever_the_transport(server
 @asyncio_as_it_is
 @faster
 async def test_each_asks_and_hears_what_httpx_does(anyio_backend, transport):
-    """The same request but for the order of its headers; the same answer."""
+    """The same request but for its headers' order and its own name in them; the same answer."""
     seen = []
 
     def behave(connection: Connection) -> None:
@@ -99,8 +100,10 @@ async def test_each_asks_and_hears_what_httpx_does(anyio_backend, transport):
         ]
         for half in (seen[:2], seen[2:])
     )
-    harmless = (b"connection:", b"content-length:", b"host:")
+    harmless = (b"connection:", b"content-length:", b"host:", b"user-agent:")
+    agent = f"python/{platform.python_version()} {transport}/".encode()
     for ours, theirs in zip(by_httpx, other, strict=True):
+        assert any(line.startswith(b"user-agent:") and agent in line for line in theirs[1])
         assert ours[0] == theirs[0]
         assert ours[2] == theirs[2]
         for head in (ours[1], theirs[1]):

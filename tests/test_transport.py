@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import ssl
 import traceback
 from functools import partial
@@ -23,6 +24,7 @@ from paynexus_async import (
     ClientStateError,
     ConfigurationError,
     PaymentOutcomeUnknown,
+    __version__,
 )
 from paynexus_async._readers import NoAnswerError, _Aiohttp
 from paynexus_async._transport import Transport, _headers
@@ -314,8 +316,8 @@ async def test_a_body_cut_short_is_no_answer(cut_after, library):
 
 
 @over_both
-async def test_the_request_is_what_the_documentation_asks_for(server: FakeServer):
-    """Key, body, absolute URL; nothing compressed, and a User-Agent with the version."""
+async def test_the_request_is_what_the_documentation_asks_for(server: FakeServer, library):
+    """Key, body, absolute URL; nothing compressed, and a User-Agent with who really sends it."""
     server.answers(initiated())
     transport = Transport(
         base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
@@ -328,7 +330,10 @@ async def test_the_request_is_what_the_documentation_asks_for(server: FakeServer
     assert request.headers["X-API-Key"] == SECRET_KEY
     assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["Content-Type"] == "application/json"
-    assert request.headers["User-Agent"].startswith("paynexus-async/")
+    assert request.headers["User-Agent"] == (
+        f"paynexus-async/{__version__} python/{platform.python_version()} "
+        f"{library}/{import_module(library).__version__}"
+    )
     assert request.headers["X-Shop"] == "7"
     await transport.aclose()
 
@@ -376,7 +381,7 @@ async def test_a_foreign_error_without_secrets_is_kept_as_the_cause():
 
 async def test_the_headers_of_a_request_print_no_key():
     """Reports of errors show local variables."""
-    headers = _headers(READ, Secret(SECRET_KEY), {"X-Mine": "mine"})
+    headers = _headers(READ, Secret(SECRET_KEY), {"X-Mine": "mine"}, "httpx")
     assert repr(headers) == "<headers Accept, User-Agent, X-Mine, Accept-Encoding, X-API-Key>"
     assert headers["X-API-Key"] == SECRET_KEY
 
@@ -456,6 +461,33 @@ async def test_closing_in_a_cancelled_scope_still_ends_everything(server: FakeSe
             scope.cancel()
             await transport.aclose()
     assert [answer.never_sent for answer in answers] == [False]
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_closing_does_not_wait_for_what_was_cancelled_before_it_began(turns: int):
+    """Whoever cancels all tasks of a loop, as `asyncio.run` does at its end, asks none of them."""
+    server = FakeServer(initiated())
+    server.latency_seconds = 1000
+
+    async def is_closed() -> bool:
+        transport = Transport(
+            base_url="https://x.example/api", http_client=server.http_client(), trust_env=False
+        )
+        calls = [asyncio.create_task(call(transport)) for call in (ask, initiate)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        closing = asyncio.create_task(transport.aclose())
+        await asyncio.wait({closing}, timeout=2)
+        await asyncio.wait(calls, timeout=2)
+        return closing.done() and all(call.done() for call in calls)
+
+    loop = asyncio.new_event_loop()  # not `asyncio.run`, which would hang with what is broken
+    try:
+        assert loop.run_until_complete(is_closed())
+    finally:
+        loop.close()
 
 
 @over_both
@@ -859,6 +891,8 @@ async def test_an_async_client_is_one_of_httpx_or_its_successor(client, taken):
 class FakeReader:
     """Answers, fails or hangs, as it is told."""
 
+    library = "aiohttp"
+
     def __init__(self, end: tuple[int, dict[str, str], bytes] | Exception) -> None:
         self.end = end
         self.seconds = 2.0
@@ -899,7 +933,7 @@ async def test_a_reader_is_asked_for_the_same(anyio_backend, call):
         (
             call.method,
             f"https://x.example/api{call.path}",
-            _headers(call, KEY, {"X-Shop": "7"}),
+            _headers(call, KEY, {"X-Shop": "7"}, "aiohttp"),
             call.body,
             {"seconds": 9, "bytes_max": BODY_BYTES_MAX},
         )
