@@ -1,6 +1,6 @@
 """Run the benchmarks: all of them, or those that are named.
 
-    python -m benchmarks [schedule quota webhooks bulk waiters imports sandbox] [--save]
+    python -m benchmarks [schedule quota webhooks bulk waiters durable imports sandbox] [--save]
 
 Each runs in a process of its own, prints its tables and is held to its bars. With `--save` the
 figures, the pictures and the machine's description go to `benchmarks/results/`. Needs the extra
@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.report import Report, shown
 
-NAMES = ("schedule", "quota", "webhooks", "bulk", "waiters", "imports", "sandbox")
-MEASURED_WITH = ("httpx", "httpcore", "anyio", "aiohttp", "pyreqwest", "tenacity", "attrs")
+NAMES = ("schedule", "quota", "webhooks", "bulk", "waiters", "durable", "imports", "sandbox")
+MEASURED_WITH = ("httpx", "httpcore", "anyio", "aiohttp", "pyreqwest", "tenacity", "attrs", "dbos")
 RESULTS = Path(__file__).with_name("results")
 
 

@@ -66,6 +66,22 @@ EVENTS: Final[Mapping[str, Event]] = {
         "PayNexus answers %(call)s with 429: nothing is sent with this key for %(seconds)s s",
         ("call", "seconds"),
     ),
+    "durable.stranded": Event(
+        logging.ERROR,
+        "workflow %(workflow)s stops at %(error_type)s, and is run again",
+        ("workflow", "error_type"),
+    ),
+    "durable.handler_failed": Event(
+        logging.ERROR,
+        "the handler failed for order %(order)s, and is called again: %(error)s",
+        ("order", "error"),
+    ),
+    "durable.taken_over": Event(
+        logging.WARNING, "%(count)s workflows had no worker any more, and are run again", ("count",)
+    ),
+    "durable.sweep_failed": Event(
+        logging.WARNING, "the sweep met %(error_type)s, and comes again", ("error_type",)
+    ),
     "checkout.untold": Event(
         logging.ERROR, "a customer cannot be told of a payment: %(error)s", ("error",)
     ),
