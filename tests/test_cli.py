@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -147,15 +148,37 @@ def test_a_phone_is_validated_by_the_api(shell: Shell, phone, code):
         (("pay",), "requires an argument"),
         (("wait", "a/b"), "reference must be"),
         (("status",), "at least one reference"),
-        (("pay", "0746990866", "5", "--max-wait", "0"), "number of seconds"),
-        (("pay", "0746990866", "5", "--timeout", "-1"), "number of seconds"),
+        (("pay", "0746990866", "-5"), "whole number of KES"),
+        (("pay", "0746990866", ""), "such as 100, not nothing"),
+        (("pay", "100", "0746990866"), "such as 100, not 07*****866"),
+        (("pay", "0746990866", "5", "0746990867"), "nothing more was expected: 07*****867"),
+        (("pay", "0746990866", "5", "0746990867"), "Try: paynexus pay --help"),
+        (("status", "PNX1", "--0746990867"), "Unknown option: --07*****867"),
+        *(
+            ((*command, option, number), f"for {option}: it must be a number of seconds above 0 and at most 86,400 (a day), not {number}")
+            for command, option in (
+                (("pay", "0746990866", "5"), "--max-wait"),
+                (("wait", "PNX1"), "--max-wait"),
+                (("wait-all", "nofile"), "--max-wait"),
+                (("check", "nofile"), "--timeout"),
+                (("doctor",), "--timeout"),
+            )
+            for number in ("-1", "0", "nan", "inf", "1e9", "soon")
+        ),
+        *(
+            (("status", "PNX1", "--port", port), f"for --port: ports go from 1 to 65535, not {port}")
+            for port in ("-1", "0", "65536", "http")
+        ),
         (("nonsense",), "Unknown command"),
         (("sandbox", "--plan", "gold"), "plan must be one of trial"),
-        (("sandbox", "--speed", "0"), "speed must be"),
+        (("sandbox", "--speed", "0"), "speed must be a number above 0"),
+        (("sandbox", "--speed", "inf"), "speed must be a number above 0"),
+        (("sandbox", "--port", "-5"), "ports go from 0 to 65535, not -5"),
         (("sandbox", "--customer", "nobody"), "customer must be one of paid"),
-        (("demo", "--speed", "-1"), "speed must be"),
+        (("demo", "--speed", "-1"), "speed must be a number above 0"),
+        (("demo", "--speed", "nan"), "speed must be a number above 0"),
     ],
-)
+)  # fmt: skip
 def test_wrong_usage_is_two_and_sends_nothing(shell: Shell, arguments, words):
     """With a sentence, and without a traceback."""
     extra = [] if arguments[0] in {"sandbox", "demo", "nonsense"} else ["--sandbox"]
@@ -472,7 +495,9 @@ def test_a_taken_port_is_a_matter_of_usage(capsys):
     ):
         cli.main(["sandbox", "--port", str(httpx.URL(server.url).port)])
     assert caught.value.code == 2
-    assert "choose another with --port" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "choose another with --port" in err
+    assert "[Errno" not in err
 
 
 @pytest.mark.parametrize(
@@ -539,6 +564,7 @@ asked paynexus check orders.csv --to ""
         "check",
         "demo",
         "doctor",
+        "durable",
         "pay",
         "sandbox",
         "status",
@@ -549,6 +575,36 @@ asked paynexus check orders.csv --to ""
     ]
     assert sorted(commands.split()) == expected
     assert rest == ["listen send", "--resume", "csv jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "place", "begins", "started_by"),
+    [
+        ("zsh", ".zsh/completions/_cyclopts_paynexus", "#compdef paynexus\n", (".zshrc", "fpath=({0} $fpath)")),
+        ("fish", ".config/fish/completions/paynexus.fish", "# Fish completion for paynexus\n", None),
+    ],
+)  # fmt: skip
+def test_a_completion_is_written_where_its_shell_looks(tmp_path, shell, place, begins, started_by):
+    """The README says where: with each command and the options; nothing else is touched."""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "ZDOTDIR", "ZSH", "ZSH_CUSTOM"):
+        home.pop(name, None)
+    command = [sys.executable, "-m", "paynexus_async", "--install-completion", "--shell", shell]
+    done = subprocess.run(command, env=home, check=True, capture_output=True, text=True)
+    script = tmp_path / place
+    assert str(script) in done.stdout
+    written = script.read_text()
+    assert written.startswith(begins)
+    for word in ("wait-all", "validate-phone", "listen", "send", "max-wait", "resume", "csv jsonl"):
+        assert word in written
+    others = {script}
+    if started_by is not None:
+        name, line = started_by
+        others.add(tmp_path / name)
+        assert line.format(script.parent) in (tmp_path / name).read_text().splitlines()
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == others
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"`~/{script.relative_to(tmp_path).parent}`" in readme
 
 
 def test_as_a_module_it_is_the_same_command(monkeypatch, capsys):

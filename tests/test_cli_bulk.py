@@ -307,6 +307,33 @@ def test_going_on_asks_again_what_may_pass(shell: Shell, tmp_path: Path):
     assert out.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_phone_in_the_wrong_column_is_masked(shell: Shell, tmp_path: Path, form):
+    """It has its row all the same, also beside one that looks alike; --resume finds both again."""
+    phones = ["0746990866", "0746111866", "+254 746 990 866", "Jane 0746990866"]
+    reference = initiate(shell.ledger, 1)[0]
+    checkout_id = shell.ledger.prompts[0].checkout_request_id
+    sheet, out = tmp_path / "sheet.txt", tmp_path / f"out.{form}"
+    sheet.write_text("\n".join([*phones, reference, checkout_id]))
+    arguments = ("check", str(sheet), "--sandbox", "--out", str(out))
+    said = [shell(*arguments)]
+    first = out.read_text()
+    assert all(phone[-6:] not in first for phone in phones)
+    rows = rows_of(first) if form == "csv" else [json.loads(line) for line in first.splitlines()]
+    # Those that name a payment stay as they are: the merchant finds the order by them.
+    assert [row["item"] for row in rows if not row["error"]] == [reference, checkout_id]
+    assert {row["item"]: row["error"].partition(":")[0] for row in rows if row["error"]} == (
+        dict.fromkeys(
+            ["07*****866", "07*****866 (2)", "+2547*****866", "Jane 07*****866"],
+            "InvalidRequestError",
+        )
+    )
+    said.append(shell(*arguments, "--resume"))
+    assert out.read_text() == first
+    assert "6 of 6 items · 6 of an earlier run · 0 calls" in said[1][2]
+    assert not any(phone[-6:] in words for phone in phones for _, *both in said for words in both)
+
+
 def test_a_row_is_written_whole(monkeypatch, tmp_path: Path):
     """Also where the system takes a few bytes at a time."""
     written = bytearray()
@@ -327,10 +354,10 @@ def test_what_a_server_says_is_no_formula_and_holds_no_phone():
     payment = Payment(
         reference="=1+1", status=PaymentStatus.FAILED, status_text="@x\n254712345678", amount=None
     )
-    row = Row.of(PaymentResult(asked="PNX1", payment=payment))
+    row = Row.of(PaymentResult(asked="PNX1", payment=payment), "PNX1")
     assert _line_of(row, "csv").startswith("PNX1,'=1+1,'@x?2547*****678,,,,20")
     error = APIConnectionError("a\nb" * 1000, never_sent=False)
-    row = Row.of(PaymentResult(asked="PNX1", error=error))
+    row = Row.of(PaymentResult(asked="PNX1", error=error), "PNX1")
     assert row.error is not None
     assert row.error.startswith("APIConnectionError: a ba b")
     assert len(row.error) == 300

@@ -190,11 +190,19 @@ def run(capsys: Any, *arguments: str) -> tuple[int, str, str]:
         (("listen", "--secret", ""), "set PAYNEXUS_WEBHOOK_SECRET"),
         (("listen", "--secret", " "), "set PAYNEXUS_WEBHOOK_SECRET"),
         (("listen", "--forward", "shop"), "--forward must be a URL"),
-        (("listen", "--port", "99999"), "ports go from 0 to 65535; choose another with --port"),
+        (("listen", "--port", "99999"), "ports go from 0 to 65535, not 99999"),
+        (("listen", "whsec_0123456789abcdef"), "nothing more was expected: whsec_…"),
+        (("listen", "shop"), "Try: paynexus webhooks listen --help"),
         (("listen", "--host", "2001:db8::1", "--port", "0"), "cannot listen on 2001:db8::1:0"),
         (("send", "http://127.0.0.1:1/", "--secret", ""), "set PAYNEXUS_WEBHOOK_SECRET"),
         (("send", "127.0.0.1:1"), "the endpoint must be a URL"),
         (("send", "http://["), "the endpoint must be a URL"),
+        (("send", "http://127.0.0.1:99999/"), "the endpoint must be a URL"),
+        *(
+            (("send", "http://127.0.0.1:1/", "--amount", amount), f"1 to 150,000, such as 100, not {amount}")
+            for amount in ("-3", "0", "1e9", "nan", "1.5", "150001", "99999999", "1_0")
+        ),
+        (("send", "http://127.0.0.1:1/", "--reference", "a b/c"), "reference must be 1 to 64 letters"),
         (("send", "http://127.0.0.1:1/", "--phone", "12"), "phone is not"),
         (("send", "http://127.0.0.1:1/", "--event", "x"), "Choose from"),
     ],
@@ -213,7 +221,7 @@ def test_a_taken_port_is_told(capsys):
         port = str(httpx.URL(server.url).port)
         code, _, err = run(capsys, "listen", "--port", port)
     assert code == 2
-    assert "choose another with --port" in err
+    assert "choose another with --port or --host" in err
 
 
 @pytest.mark.parametrize("as_json", [False, True])

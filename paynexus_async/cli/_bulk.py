@@ -27,9 +27,10 @@ from .._wire import rate_limits
 from ..status import TERMINAL
 from . import _session
 from ._items import InputForm, Items, read_items
+from ._numbers import Seconds  # noqa: TC001  # read when a command runs
 from ._outcome import Exit, exit_of_error
 from ._progress import Bar, Tally, duration
-from ._rows import OutputForm, Row, Rows, rows_to
+from ._rows import OutputForm, Row, Rows, rows_to, shown
 
 __all__ = ["CODES", "Unfinished", "check", "wait_all"]
 
@@ -78,7 +79,7 @@ class Sheets:
     "The column of a CSV, or the key of JSON, with the references; left out, one called reference, \
 checkout_request_id or the like."
     out: Path | None = None
-    "Write results here, each at once; left out, to standard output."
+    "Write results here, each at once, and one run at a time; left out, to standard output."
     to: OutputForm | None = None
     "How to write them; left out, as the name in --out says, and else as CSV."
     resume: Annotated[bool, Parameter(negative="")] = False
@@ -121,7 +122,7 @@ def wait_all(
     file: Annotated[Path, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    max_wait: float = 120.0,
+    max_wait: Seconds = 120.0,
     sheets: Annotated[Sheets, Parameter(name="*")] = _SHEETS,
     where: Annotated[_session.Where, Parameter(name="*")] = _WHERE,
 ) -> int:
@@ -174,6 +175,7 @@ class _Run:
         self._begin = begin
         self._stays = stays
         self._tally = Tally()
+        self._items: dict[str, str] = {}
         self._before = self._unreachable = 0
         self._seconds = 0.0
 
@@ -219,12 +221,13 @@ class _Run:
 
     def _left(self, items: Items, rows: Rows) -> Sequence[str]:
         """Count what an earlier run has done, and return what it has not."""
-        wanted = set(items.names)
+        self._items = shown(items.names)
+        wanted = set(self._items.values())
         done = {row.item: row for row in rows.done if row.item in wanted}
         for row in done.values():
             self._tally.add(row)
         self._before = len(done)
-        return [name for name in items.names if name not in done]
+        return [name for name, item in self._items.items() if item not in done]
 
     def _bar(self, items: Items, done: int) -> Bar:
         rows_are_seen = self._sheets.out is None and sys.stdout.isatty()
@@ -240,7 +243,7 @@ class _Run:
                 response = getattr(source, "response", None)
                 bar.hear(rate_limits(response) if response else None)
                 self._stop_if_hopeless(result.error)
-                row = Row.of(result)
+                row = Row.of(result, self._items[str(result.asked)])
                 self._write(rows, row)
                 self._tally.add(row)
 

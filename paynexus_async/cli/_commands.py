@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from itertools import takewhile
 from pathlib import Path  # noqa: TC003  # the annotations are read when a command runs
 from typing import Annotated, Final, NoReturn
 
 import anyio
 import attrs
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from .. import (
     AsyncPayNexus,
@@ -27,18 +25,19 @@ from .. import (
     __version__,
     mask_phones,
 )
+from .._discreet import discreet, quoted
 from . import _session
 from ._bulk import CODES, Unfinished, check, wait_all
 from ._doctor import CODES as CODES_OF_DOCTOR
 from ._doctor import doctor
+from ._durable import durable
+from ._numbers import Kes, ListeningPort, Port, Seconds, Speed  # noqa: F401, TC001  # as `Path`
 from ._outcome import Exit, exit_of_error, exit_of_payment
 from ._report import JsonReport, PlainReport, Report
 from ._session import SANDBOX_PORT, Where, hint
 from ._webhooks import webhooks
 
 __all__ = ["app", "run"]
-
-_MAX_WAIT_SECONDS: Final = 86_400
 
 _KEYS: Final = """\
 Keys come from PAYNEXUS_SECRET_KEY (sk_…, initiates) and PAYNEXUS_PUBLIC_KEY (pk_…, reads), never
@@ -47,8 +46,8 @@ from the command line. Without --sandbox, commands talk to the real API.
 _EPILOGUE: Final = f"""\
 {_KEYS}
 Exit codes: 0 paid · 1 refused or unreachable, nothing sent · 2 usage · 3 failed · 4 cancelled ·
-5 expired · 6 pending · 7 unknown: a prompt may be out · 8 the answer contradicts · 130 interrupted.
-Of several payments, the highest counts.
+5 expired · 6 pending · 7 unknown: a prompt may be out · 8 the answer contradicts · 9 durable
+orders need somebody to look · 130 interrupted. Of several payments, the highest counts.
 """
 
 app = App(
@@ -76,11 +75,11 @@ _DEFAULTS: Final = Common()
 @app.command
 def pay(
     phone: str,
-    amount: str,
+    amount: Kes,
     /,
     *,
     description: str | None = None,
-    max_wait: float = 120.0,
+    max_wait: Seconds = 120.0,
     common: Flattened = _DEFAULTS,
 ) -> int:
     """Push a payment prompt to a phone, at most once, and wait for its end.
@@ -100,7 +99,7 @@ def pay(
 
 
 @app.command
-def wait(reference: str, /, *, max_wait: float = 120.0, common: Flattened = _DEFAULTS) -> int:
+def wait(reference: str, /, *, max_wait: Seconds = 120.0, common: Flattened = _DEFAULTS) -> int:
     """Wait for the end of a payment that was initiated before.
 
     Parameters
@@ -147,9 +146,9 @@ def validate_phone(phone: str, /, *, common: Flattened = _DEFAULTS) -> int:
 @app.command
 def sandbox(
     *,
-    port: int = SANDBOX_PORT,
+    port: ListeningPort = SANDBOX_PORT,
     plan: str | None = None,
-    speed: float = 1.0,
+    speed: Speed = 1.0,
     customer: str | None = None,
     open: Annotated[bool, Parameter(negative="")] = False,  # noqa: A002  # the option's name
     scenarios: Path | None = None,
@@ -194,7 +193,7 @@ def sandbox(
 
 
 @app.command
-def demo(*, speed: float = 10.0, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+def demo(*, speed: Speed = 10.0, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """See a payment completed, one cancelled and one expired, on a sandbox of its own.
 
     Parameters
@@ -210,6 +209,7 @@ def demo(*, speed: float = 10.0, json: Annotated[bool, Parameter(negative="")] =
 
 
 app.command(webhooks)
+app.command(durable)
 app.command(doctor, help_epilogue=f"{_KEYS}\n{CODES_OF_DOCTOR}")
 app.register_install_completion_command(
     help="Let the shell complete commands and options: bash, zsh, fish or PowerShell."
@@ -221,9 +221,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments), exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        known = [*takewhile(lambda word: not word.startswith("-"), arguments)][:1]
-        command = " ".join(["paynexus", *(word for word in known if word in app)])
-        print(f"paynexus: {error}\nTry: {command} --help", file=sys.stderr)
+        words, command = _misunderstood(error), _command_of(arguments)
+        print(f"paynexus: {words}\nTry: {command} --help", file=sys.stderr)
         return Exit.USAGE
     except (ConfigurationError, ImportError, InvalidRequestError) as error:
         print(f"paynexus: {error}", file=sys.stderr)
@@ -234,6 +233,24 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return code if isinstance(code, int) else Exit.COMPLETED
+
+
+def _misunderstood(error: CycloptsError) -> str:
+    """Say what was typed wrong: it may hold a phone, in the wrong place."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"nothing more was expected: {quoted(' '.join(error.unused_tokens or ()))}"
+    return discreet(str(error))
+
+
+def _command_of(arguments: Sequence[str]) -> str:
+    """Return the command that was meant, such as `paynexus webhooks send`."""
+    words, place = ["paynexus"], app
+    for word in arguments:
+        if word.startswith("-") or word not in place:
+            break
+        words.append(word)
+        place = place[word]
+    return " ".join(words)
 
 
 def _way_on(end: Unfinished, arguments: Sequence[str]) -> str:
@@ -261,22 +278,16 @@ Work = Callable[[AsyncPayNexus, _Journey], Awaitable[Exit]]
 
 async def _pay(
     phone: str,
-    amount: str,
+    amount: int,
     description: str | None,
     max_wait: float,
     paynexus: AsyncPayNexus,
     journey: _Journey,
 ) -> Exit:
-    if not re.fullmatch(r"[0-9]{1,9}", amount):  # int() takes "1_0" too, cyclopts rounds
-        msg = f"amount must be a whole number of KES, such as 100, not {amount[:20]!r}"
-        raise InvalidRequestError(msg)
-    if not 0 < max_wait <= _MAX_WAIT_SECONDS:  # before the prompt is out, not after
-        msg = f"--max-wait must be a number of seconds above 0 and at most {_MAX_WAIT_SECONDS}"
-        raise InvalidRequestError(msg)
     journey.report.phase(f"a prompt for KES {amount} to {mask_phones(phone)}")
     journey.sending = True
     try:
-        payment = await paynexus.initiate_payment(int(amount), phone, description)
+        payment = await paynexus.initiate_payment(amount, phone, description)
     except PaymentOutcomeUnknown as error:
         payment = await _find(error, paynexus, journey)
     journey.sending = False

@@ -41,6 +41,8 @@ class Exit(IntEnum):
     """Whether a prompt was sent is not known."""
     MISMATCH = 8
     """The answer contradicts what was asked."""
+    ATTENTION = 9
+    """Of durable orders: somebody must look, as one is unknown, or its handler fails."""
     INTERRUPTED = 130
     """Ctrl-C, before anything was sent; of a bulk, before its end."""
 

@@ -14,7 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 import attrs
 
 from .. import InvalidRequestError, Payment, PayNexusError
-from .._discreet import quoted
+from .._discreet import discreet, quoted
+from .._wire import expectation_of
+from ._lock import BusyError, only_writer
 from ._report import word_of
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from .. import PaymentResult
 
-__all__ = ["OutputForm", "Row", "Rows", "rows_to"]
+__all__ = ["OutputForm", "Row", "Rows", "rows_to", "shown"]
 
 OutputForm = Literal["csv", "jsonl"]
 
@@ -46,7 +48,7 @@ class Row:
     """What is known of one item.
 
     Attributes:
-        item: as it was given: a reference, or a checkout request id.
+        item: as it was given: a reference, or a checkout request id; or what `shown` makes of it.
         reference: the payment's.
         status: where it stands, in the server's word.
         amount: in KES.
@@ -64,12 +66,12 @@ class Row:
     checked_at: str | None = None
 
     @classmethod
-    def of(cls, result: PaymentResult) -> Self:
-        """Say what a result tells; what came with an error is told beside it."""
+    def of(cls, result: PaymentResult, item: str) -> Self:
+        """Say what a result tells of an item; what came with an error is told beside it."""
         payment = result.payment or getattr(result.error, "payment", None)
         known = payment if isinstance(payment, Payment) else None
         return cls(
-            item=str(result.asked),
+            item=item,
             reference=_named(known.reference) if known else None,
             status=word_of(known) if known else None,
             amount=_exact(known.amount) if known else None,
@@ -82,6 +84,34 @@ class Row:
     def error_kind(self) -> str | None:
         """The class of the error, such as `NotFoundError`."""
         return self.error.partition(":")[0] if self.error else None
+
+
+def shown(names: Sequence[str]) -> dict[str, str]:
+    """Return each name as its row shows it, so that `--resume` finds it there again.
+
+    What may name a payment is shown as it is: a merchant finds the order by it. What cannot, and is
+    refused unasked, may be a phone in the wrong column: it is masked. Those that look alike then
+    are numbered, so that each keeps a row of its own.
+    """
+    items: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        item = masked = name if _may_name(name) else discreet(name)
+        number = 1
+        while item in taken:
+            number += 1
+            item = f"{masked} ({number})"
+        items[name] = item
+        taken.add(item)
+    return items
+
+
+def _may_name(name: str) -> bool:
+    try:
+        expectation_of(name)
+    except InvalidRequestError:
+        return False
+    return True
 
 
 FIELDS: Final = tuple(field.name for field in attrs.fields(Row))
@@ -130,25 +160,30 @@ def rows_to(
         stays: of the rows there, whether an item needs not be asked for again.
 
     Raises:
-        InvalidRequestError: it cannot be written, or holds something else.
+        InvalidRequestError: it cannot be written, another run writes it, or it holds something
+            else.
     """
     form = form or _SUFFIXES.get(out.suffix.lower() if out else "", "csv")
     if out is None:
         yield Rows(_print, form, is_new=True, done=())
         return
-    try:
-        is_new, done = _prepared(out, form, resume=resume, stays=stays)
-        file = out.open("ab", buffering=0)
-    except OSError as error:
-        msg = f"cannot write {out}: {error.strerror}"
-        raise InvalidRequestError(msg) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(only_writer(out))
+            is_new, done = _prepared(out, form, held, resume=resume, stays=stays)
+            file = held.enter_context(out.open("ab", buffering=0))
+        except BusyError:
+            msg = f"another run is writing {out}: wait for its end, or name another file"
+            raise InvalidRequestError(msg) from None
+        except OSError as error:
+            msg = f"cannot write {out}: {error.strerror}"
+            raise InvalidRequestError(msg) from error
 
-    def put(text: str) -> None:
-        left = memoryview(text.encode())
-        while left:
-            left = left[file.write(left) :]
+        def put(text: str) -> None:
+            left = memoryview(text.encode())
+            while left:
+                left = left[file.write(left) :]
 
-    with file:
         yield Rows(put, form, is_new=is_new, done=done)
 
 
@@ -158,7 +193,7 @@ def _print(text: str) -> None:
 
 
 def _prepared(
-    out: Path, form: OutputForm, *, resume: bool, stays: Callable[[Row], bool]
+    out: Path, form: OutputForm, held: ExitStack, *, resume: bool, stays: Callable[[Row], bool]
 ) -> tuple[bool, list[Row]]:
     """Return whether nothing is in a file yet, and what stays in it."""
     if not out.exists() or not stat.S_ISREG(out.stat().st_mode) or not out.stat().st_size:
@@ -169,12 +204,12 @@ def _prepared(
             "nothing is ever overwritten"
         )
         raise InvalidRequestError(msg)
-    done = _kept(out.resolve(), form, stays)
+    done = _kept(out.resolve(), form, stays, held)
     return not out.stat().st_size, done  # even the first line may have been cut
 
 
-def _kept(out: Path, form: OutputForm, stays: Callable[[Row], bool]) -> list[Row]:
-    """Leave in a file only what stays, by putting another one into its place at once."""
+def _kept(out: Path, form: OutputForm, stays: Callable[[Row], bool], held: ExitStack) -> list[Row]:
+    """Leave in a file only what stays, by putting another one, held too, into its place at once."""
     done: dict[str, Row] = {}
     with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as new:
         scratch = Path(new.name)
@@ -188,6 +223,7 @@ def _kept(out: Path, form: OutputForm, stays: Callable[[Row], bool]) -> list[Row
             new.flush()
             os.fsync(new.fileno())
             shutil.copymode(out, scratch)
+            held.enter_context(only_writer(scratch))  # before anybody else finds it there
             scratch.replace(out)
         except BaseException:
             scratch.unlink(missing_ok=True)

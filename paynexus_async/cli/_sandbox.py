@@ -111,7 +111,7 @@ def serve(
                     print(f"No browser found here: open {server.page_url} yourself.", flush=True)
                 _tell_calls(ledger)
     except OSError as error:
-        msg = f"{error}; choose another with --port"
+        msg = f"{error.strerror}; choose another with --port"
         raise InvalidRequestError(msg) from error
     except KeyboardInterrupt:
         print("stopped", flush=True)

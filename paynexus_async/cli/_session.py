@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from .. import APIConnectionError, AsyncPayNexus, ConfigurationError, PayNexusError
 from ._keys import KEY_VARIABLES, doubt, key_in
+from ._numbers import Port, Seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,9 +28,9 @@ class Where:
 
     sandbox: Annotated[bool, Parameter(negative="")] = False
     "Talk to the sandbox on this machine (`paynexus sandbox`) instead of the real API."
-    port: int = SANDBOX_PORT
+    port: Port = SANDBOX_PORT
     "Where the sandbox listens."
-    timeout: float = 30.0
+    timeout: Seconds = 30.0
     "Seconds that one call may take, all told."
 
 

@@ -12,9 +12,10 @@ from cyclopts import App, Parameter
 
 from .. import ConfigurationError, InvalidRequestError
 from .._discreet import quoted
-from .._wire import Secret
+from .._wire import Secret, expect_reference
 from ..phone import normalize_phone
 from ._listener import Heard, Listener
+from ._numbers import Kes, ListeningPort  # noqa: TC001  # read when a command runs
 from ._outcome import Exit
 
 __all__ = ["webhooks"]
@@ -45,7 +46,7 @@ _ANSWER_BYTES_SHOWN_MAX: Final = 2_000
 def listen(
     *,
     secret: SecretOption = None,
-    port: int = 8000,
+    port: ListeningPort = 8000,
     host: str = "127.0.0.1",
     forward: str | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -91,7 +92,7 @@ def listen(
     try:
         serve(Listener(known, tell, forward), host=host, port=port, began=began)
     except OSError as error:
-        msg = f"{error.strerror}; choose another with --port"
+        msg = f"{error.strerror}; choose another with --port or --host"
         raise InvalidRequestError(msg) from error
     if not json:
         print(f"stopped: {count[True]:,} acknowledged, {count[False]:,} not", flush=True)
@@ -106,7 +107,7 @@ def send(
     secret: SecretOption = None,
     event: Event = "payment.completed",
     reference: str = "PNXTEST00001",
-    amount: int = 100,
+    amount: Kes = 100,
     phone: str = "0712345678",
     forged: Annotated[bool, Parameter(negative="")] = False,
     stale: Annotated[bool, Parameter(negative="")] = False,
@@ -140,6 +141,7 @@ def send(
     """
     known, secret = _known(secret), None  # an error reporter shows what a function is called with
     _check_url("the endpoint", url)
+    expect_reference(reference)
     body = _body(event, reference, amount, normalize_phone(phone))
     from ..sandbox._webhooks import signed_headers
 
@@ -177,6 +179,7 @@ def _check_url(name: str, url: str) -> None:
     try:
         parts = urlsplit(url)
         is_one = parts.scheme in {"http", "https"} and bool(parts.hostname and httpx.URL(url).host)
+        is_one = is_one and parts.port != 0  # which raises, where it is none
     except (httpx.InvalidURL, ValueError):
         is_one = False
     if not is_one:
