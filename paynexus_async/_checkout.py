@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum, unique
+from functools import singledispatch
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.fernet import InvalidToken
 
 from ._log import say
+from ._seal import crypt_of, given
 from .client import AsyncPayNexus
 from .exceptions import (
     APIConnectionError,
@@ -58,9 +56,11 @@ from .status import Change, PaymentStatus, advance
 from .webhooks import BODY_BYTES_MAX, SIGNATURE_HEADER, WebhookEvent, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from ._wire import Secret
+    from .durable import DurablePayments
 
 __all__ = [
     "ACKNOWLEDGEMENT",
@@ -72,6 +72,7 @@ __all__ = [
     "BodyTooLargeError",
     "CustomerState",
     "CustomerView",
+    "Durable",
     "OnEvent",
     "Prepared",
     "StreamEvent",
@@ -83,9 +84,11 @@ __all__ = [
     "answer_to",
     "checked",
     "checked_wait",
+    "customer_answer",
     "follow",
-    "given",
     "log_answer",
+    "not_known",
+    "problem",
     "read_body",
     "take_event",
 ]
@@ -110,7 +113,6 @@ Source: https://paynexus.co.ke/docs/webhooks.
 Subject = Payment | PaymentOutcomeUnknown
 """What a token names: a payment, or a prompt whose answer was lost."""
 
-_SECRET_CHARACTERS_MIN: Final = 32
 _LIFETIME_SECONDS_MAX: Final = 86_400.0
 _MAX_WAIT_SECONDS_MAX: Final = 86_400.0
 _TOKEN_CHARACTERS_MAX: Final = 4_096
@@ -150,19 +152,12 @@ class Tokens:
             ConfigurationError: a secret is missing or short, or the lifetime out of range.
         """
         secrets, secret = wrapped(secret), ()  # an error reporter shows local variables
-        if not secrets or any(len(one.reveal()) < _SECRET_CHARACTERS_MIN for one in secrets):
-            msg = (
-                f"a checkout secret is missing, or shorter than {_SECRET_CHARACTERS_MIN} "
-                'characters: make one with python -c "import secrets; '
-                'print(secrets.token_urlsafe())", and give it to all workers'
-            )
-            raise ConfigurationError(msg)
+        self._crypt = crypt_of(secrets, "checkout")
         if not 1 <= lifetime_seconds <= _LIFETIME_SECONDS_MAX:
             msg = f"a token lives 1 to {_LIFETIME_SECONDS_MAX:,.0f} seconds"
             raise ConfigurationError(msg)
         self.lifetime_seconds: Final = lifetime_seconds
         self._now = now
-        self._crypt = MultiFernet([Fernet(_key(one)) for one in secrets])
 
     def issue(self, subject: Subject) -> str:
         """Return a token for a payment, or for a prompt whose answer was lost.
@@ -189,12 +184,6 @@ class Tokens:
             raise TokenError(msg) from None
 
 
-def given(secret: str | Iterable[str] | None, variable: str) -> tuple[Secret, ...] | None:
-    """Return what is given, or else what the environment says; a blank variable says nothing."""
-    secret = (os.environ.get(variable) or None) if secret is None else secret
-    return None if secret is None else wrapped(secret)
-
-
 def checked(webhook_secrets: tuple[Secret, ...] | None) -> tuple[Secret, ...]:
     """Return the secrets of webhooks, or none where no webhooks are wanted.
 
@@ -219,11 +208,6 @@ def checked_wait(max_wait: float) -> float:
         msg = f"max_wait must be above 0 and at most {_MAX_WAIT_SECONDS_MAX:,.0f} seconds"
         raise ConfigurationError(msg)
     return max_wait
-
-
-def _key(secret: Secret) -> bytes:
-    derived = HKDF(SHA256(), 32, salt=None, info=b"paynexus_async checkout token")
-    return urlsafe_b64encode(derived.derive(secret.reveal().encode()))
 
 
 def _content(subject: Subject) -> dict[str, object]:
@@ -560,8 +544,9 @@ def accepted(subject: Subject, tokens: Tokens) -> Answer:
     )
 
 
-def _not_known(state: CustomerState) -> Answer:
-    view = CustomerView(state=state)
+def not_known(state: CustomerState, *, is_over: bool = False) -> Answer:
+    """Answer a checkout of which no more can be told than its state: nobody follows it by that."""
+    view = CustomerView(state=state, is_over=is_over)
     return Answer(
         status=HTTPStatus.ACCEPTED,
         document=view.as_json(),
@@ -578,8 +563,8 @@ _PROBLEMS: Final[Mapping[type[PayNexusError], tuple[HTTPStatus, str, str]]] = Ma
             HTTPStatus.CONFLICT,
             "duplicate-payment",
             (
-                "A request for this amount may already be on that phone: please answer it there. "
-                "Nothing was sent now."
+                "A request for this amount may already be on that phone: please answer it there, "
+                "or wait until it has ended. Nothing was sent now."
             ),
         ),
         PaymentFailed: (
@@ -658,6 +643,11 @@ def answer_to(error: PayNexusError, tokens: Tokens, headers: Mapping[str, str]) 
     (RFC 9457) whose `code` is for programs and whose `detail` is for customers. No key, no phone
     and nothing of the inside is in it; the whole error belongs into the merchant's log.
 
+    A second prompt beside an open one is 409, and has no token: whoever types a phone and an amount
+    has not shown that they are who pays the first, and a token would tell them how it ends. Only
+    the browser that got the first token can hand it on, as the example's page does to its tabs; a
+    shop with customers who log in can keep it with theirs.
+
     A delivery, in whichever route, is acknowledged by no error: 202 is for customers.
 
     Args:
@@ -668,20 +658,30 @@ def answer_to(error: PayNexusError, tokens: Tokens, headers: Mapping[str, str]) 
     if isinstance(error, WebhookPayloadError):
         return acknowledged()  # it would be no better when it came again
     if SIGNATURE_HEADER in headers and not isinstance(error, WebhookSignatureError):
-        return _problem(error, _PROBLEMS[PayNexusError])
+        return problem(error, _PROBLEMS[PayNexusError])
+    return customer_answer(error, tokens)
+
+
+@singledispatch
+def customer_answer(error: PayNexusError, tokens: Tokens) -> Answer:
+    """Answer a customer's request that met an error: see `answer_to`.
+
+    A room above this one that has errors of its own registers its answers to them here.
+    """
     if isinstance(error, PaymentStillPending):
         if error.payment is None:
-            return _not_known(_C.PENDING)
+            return not_known(_C.PENDING)
         return _as_pending(accepted(error.payment, tokens))
     if isinstance(error, PaymentOutcomeUnknown) and error.attempt is not None:
         return accepted(error, tokens)
     # Of a client that was closed, or an answer that contradicts: a prompt may be out.
     if isinstance(error, PaymentOutcomeUnknown | PaymentMismatchError | ClientStateError):
-        return _not_known(_C.UNKNOWN)
-    return _problem(error, _kind(error))
+        return not_known(_C.UNKNOWN)
+    return problem(error, _kind(error))
 
 
-def _problem(error: PayNexusError, kind: tuple[HTTPStatus, str, str]) -> Answer:
+def problem(error: PayNexusError, kind: tuple[HTTPStatus, str, str]) -> Answer:
+    """Answer with a problem (RFC 9457): its status, its `code`, and its words for a customer."""
     status, code, words = kind
     document = {
         "type": "about:blank",
@@ -741,6 +741,9 @@ def _retry_after(error: PayNexusError) -> dict[str, str]:
 OnEvent = Callable[["AsyncPayNexus", WebhookEvent], Awaitable[None]]
 """What a merchant does when PayNexus tells something: asks for the status, and acts on that."""
 
+Durable = Callable[["AsyncPayNexus"], "AbstractAsyncContextManager[DurablePayments]"]
+"""What makes an application's durable payments of its client, opens them, and closes them."""
+
 
 def acknowledged() -> Answer:
     """Answer a delivery that need not come again."""
@@ -775,13 +778,15 @@ async def take_event(
     paynexus: AsyncPayNexus,
     event: WebhookEvent,
     on_event: OnEvent | None,
+    durable: DurablePayments | None = None,
 ) -> Answer:
     """Wake whoever waits for the payment, tell the merchant, and acknowledge.
 
-    Nothing in the event is believed. What *on_event* raises goes through: the delivery is not
+    With *durable*, whoever waits may be a row in the database, or another worker. Nothing in the
+    event is believed. What *on_event* raises, or the database, goes through: the delivery is not
     acknowledged then, and comes again. So it comes at least once, and may come twice.
     """
-    await paynexus.notify(event)
+    await (paynexus if durable is None else durable).notify(event)
     if on_event is not None:
         await on_event(paynexus, event)
     return acknowledged()
@@ -797,6 +802,7 @@ class Prepared:
         *,
         on_event: OnEvent | None = None,
         client: Callable[[], AsyncPayNexus] = AsyncPayNexus,
+        durable: Durable | None = None,
         token_seconds: float = LIFETIME_SECONDS,
         max_wait: float = MAX_WAIT_SECONDS,
     ) -> None:
@@ -812,6 +818,12 @@ class Prepared:
                 repeat, and one for which it raises an error comes again. Ask the client for the
                 payment's status, and act on that.
             client: makes the client, such as `lambda: AsyncPayNexus(plan="basic")`.
+            durable: called with the client once it is open, in the server's event loop: makes what
+                follows payments across crashes, and returns it to be entered with the application
+                and left with it, before the client is closed. The engine below is the
+                application's: `paynexus_async.durable.launched` launches it when the payments are
+                made, as it must be, and destroys it at the end; an async context manager of your
+                own can do more between. Webhooks wake what is durable, too.
             token_seconds: how long a customer's page may open its stream, at most a day.
             max_wait: seconds that one stream follows its payment; the page may open it again.
 
@@ -827,4 +839,15 @@ class Prepared:
         self._webhook_secrets = checked(webhooks)
         self._on_event = on_event
         self._client = client
+        self._durable = durable
         self._max_wait = checked_wait(max_wait)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[tuple[AsyncPayNexus, DurablePayments | None]]:
+        """Open the client and, where there is one, what is durable; close them in turn."""
+        async with self._client() as paynexus:
+            if self._durable is None:
+                yield paynexus, None
+                return
+            async with self._durable(paynexus) as durable:
+                yield paynexus, durable

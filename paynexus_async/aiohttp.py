@@ -13,6 +13,23 @@
 Each worker has a client of its own; whatever a stream needs is in its token, so that any worker
 serves it. What a client remembers of open prompts, it remembers alone: a second prompt that another
 worker sends is not refused.
+
+With `durable=`, orders are asked for once by all workers together, and followed across crashes:
+
+    def durable(paynexus: AsyncPayNexus) -> AbstractAsyncContextManager[DurablePayments]:
+        DBOS(config=dbos_config("shop"))
+        return launched(DurablePayments(paynexus, on_settled=hand_over))
+
+    checkout = Checkout(durable=durable)
+
+    async def pay(request: web.Request) -> web.Response:
+        handle = await request.config_dict[DURABLE].pay("order-1", amount=100, phone="0746990866")
+        return checkout.accepted(await handle.payment())
+
+The application owns `DBOS`, and says in this function how it is made. `launched` launches it when
+the payments are made and before they work, as it must be, and destroys it when they have stopped,
+before the client is closed. What other cleanup contexts open is there when `durable` is called, if
+they stand before `checkout.setup(app)`.
 """
 
 from __future__ import annotations
@@ -37,13 +54,17 @@ from .webhooks import parse_webhook
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from .durable import DurablePayments
     from .models import Payment
     from .webhooks import WebhookEvent
 
-__all__ = ["PAYNEXUS", "Checkout", "verified_event"]
+__all__ = ["DURABLE", "PAYNEXUS", "Checkout", "verified_event"]
 
 PAYNEXUS: Final = web.AppKey("PAYNEXUS", AsyncPayNexus)
 """The application's client: `request.config_dict[PAYNEXUS]`, in sub-applications too."""
+
+DURABLE: Final[web.AppKey[DurablePayments]] = web.AppKey("DURABLE")
+"""The application's durable payments, where its checkout has some: `Checkout(durable=…)`."""
 
 _CLOSING: Final = web.AppKey("_CLOSING", anyio.Event)
 
@@ -54,10 +75,10 @@ class Checkout(_checkout.Prepared):
     def setup(self, app: web.Application) -> None:
         """Add it to an application, which must not have been started.
 
-        The application opens and closes the client. Errors of this package that its handlers raise
-        are answered: with a problem (RFC 9457), or, what may still be paid, with 202; the log has
-        the whole error. There are two routes more: `POST /paynexus/webhooks`, if there is a webhook
-        secret, and `GET /paynexus/events/{token}`, the customer's stream.
+        The application opens and closes the client, and what is durable. Errors of this package
+        that its handlers raise are answered: with a problem (RFC 9457), or, what may still be paid,
+        with 202; the log has the whole error. There are two routes more: `POST /paynexus/webhooks`,
+        if there is a webhook secret, and `GET /paynexus/events/{token}`, the customer's stream.
         """
         app[_CHECKOUT] = self
         app.cleanup_ctx.append(self._opened)
@@ -79,7 +100,9 @@ class Checkout(_checkout.Prepared):
 
     async def _opened(self, app: web.Application) -> AsyncIterator[None]:
         app[_CLOSING] = anyio.Event()
-        async with self._client() as app[PAYNEXUS]:
+        async with self._open() as (app[PAYNEXUS], durable):
+            if durable is not None:
+                app[DURABLE] = durable
             yield
 
     @web.middleware
@@ -98,7 +121,8 @@ class Checkout(_checkout.Prepared):
     async def _webhook(self, request: web.Request) -> web.Response:
         event = await self._verified(request)
         paynexus = request.config_dict[PAYNEXUS]
-        return _response(await _checkout.take_event(paynexus, event, self._on_event))
+        durable = request.config_dict.get(DURABLE)
+        return _response(await _checkout.take_event(paynexus, event, self._on_event, durable))
 
     async def _verified(self, request: web.Request) -> WebhookEvent:
         body = await _body(request)

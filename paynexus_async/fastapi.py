@@ -13,13 +13,31 @@
 Each worker has a client of its own; whatever a stream needs is in its token, so that any worker
 serves it. What a client remembers of open prompts, it remembers alone: a second prompt that another
 worker sends is not refused.
+
+With `durable=`, orders are asked for once by all workers together, and followed across crashes:
+
+    def durable(paynexus: AsyncPayNexus) -> AbstractAsyncContextManager[DurablePayments]:
+        DBOS(config=dbos_config("shop"))
+        return launched(DurablePayments(paynexus, on_settled=hand_over))
+
+    checkout = Checkout(durable=durable)
+
+    @app.post("/pay")
+    async def pay(order: Order, orders: DurableOrders) -> Response:
+        handle = await orders.pay(order.id, amount=order.amount, phone=order.phone)
+        return checkout.accepted(await handle.payment())
+
+The application owns `DBOS`, and says in this function how it is made. `launched` launches it when
+the payments are made and before they work, as it must be, and destroys it when they have stopped,
+before the client is closed. A lifespan of the application's own is entered before the router's, too
+early to launch `DBOS` in it; what it opens is there when `durable` is called.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Final, TypedDict
+from typing import TYPE_CHECKING, Annotated, Final, NotRequired, TypedDict
 
 try:
     import anyio
@@ -41,6 +59,8 @@ from .webhooks import WebhookEvent, parse_webhook
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .durable import DurablePayments
+
 __all__ = ["Checkout", "CheckoutState", "PayNexusClient", "VerifiedEvent"]
 
 _FAREWELL_SECONDS: Final = 1.0
@@ -52,10 +72,12 @@ class CheckoutState(TypedDict):
     Attributes:
         paynexus: the application's client.
         paynexus_checkout: the checkout that opened it.
+        paynexus_durable: the application's durable payments, if the checkout has `durable`.
     """
 
     paynexus: AsyncPayNexus
     paynexus_checkout: Checkout
+    paynexus_durable: NotRequired[DurablePayments]
 
 
 class Checkout(_checkout.Prepared):
@@ -77,13 +99,16 @@ class Checkout(_checkout.Prepared):
 
     @asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[CheckoutState]:
-        """Open the client, and close it at the end.
+        """Open the client and what is durable, and close them at the end.
 
         The router brings it along; an application without the router includes it into its own
         lifespan, and yields its state: `yield {**state, "database": database}`.
         """
-        async with self._client() as paynexus:
-            yield {"paynexus": paynexus, "paynexus_checkout": self}
+        async with self._open() as (paynexus, durable):
+            state: CheckoutState = {"paynexus": paynexus, "paynexus_checkout": self}
+            if durable is not None:
+                state["paynexus_durable"] = durable
+            yield state
 
     def accepted(self, payment: Payment) -> Response:
         """Answer a customer whose prompt is on the way: 202, and a `token` that opens the stream.
@@ -125,7 +150,8 @@ class Checkout(_checkout.Prepared):
             event = await self._verified(request)
         except PayNexusError as error:
             return await self._error(request, error)
-        return _response(await _checkout.take_event(paynexus, event, self._on_event))
+        durable = _state(request).get("paynexus_durable")
+        return _response(await _checkout.take_event(paynexus, event, self._on_event, durable))
 
     async def _verified(self, request: Request) -> WebhookEvent:
         try:
@@ -190,6 +216,14 @@ async def _client(connection: HTTPConnection) -> AsyncPayNexus:  # a thread woul
     return _state(connection)["paynexus"]
 
 
+async def _durable(connection: HTTPConnection) -> DurablePayments:
+    durable = _state(connection).get("paynexus_durable")
+    if durable is None:
+        words = "the checkout follows no payments across crashes: give it durable="
+        raise ConfigurationError(words)
+    return durable
+
+
 async def _event(request: Request) -> WebhookEvent:
     return await _state(request)["paynexus_checkout"]._verified(request)
 
@@ -207,6 +241,21 @@ def _state(connection: HTTPConnection) -> CheckoutState:
 
 PayNexusClient = Annotated[AsyncPayNexus, Depends(_client)]
 """A parameter of this type is the application's client."""
+
+if TYPE_CHECKING:
+    DurableOrders = Annotated[DurablePayments, Depends(_durable)]
+    """A parameter of this type is the application's durable payments: `Checkout(durable=…)`."""
+else:
+
+    def __getattr__(name: str) -> object:
+        """Make `DurableOrders` for who asks for it: nobody else loads an engine."""
+        if name != "DurableOrders":
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        from .durable import DurablePayments
+
+        return Annotated[DurablePayments, Depends(_durable)]
+
 
 VerifiedEvent = Annotated[WebhookEvent, Depends(_event)]
 """A parameter of this type is a delivery whose signature is right, for a route of your own.

@@ -36,7 +36,8 @@ LAYERS = [
     {"_resolver"},
     {"client"},
     {"__init__"},
-    {"telemetry", "_checkout"},
+    {"telemetry", "_seal"},
+    {"_checkout", "durable"},
     {"aiohttp", "fastapi"},
     {"sandbox"},
     {"cli"},
@@ -52,7 +53,10 @@ ONE_HOME = {
     "pyreqwest": {"_readers"},
     "cattrs": {"_convert"},
     "phonenumbers": {"phone"},
-    "cryptography": {"_checkout"},
+    "cryptography": {"_checkout", "_seal", "durable"},
+    "dbos": {"cli", "durable"},
+    "sqlalchemy": {"cli", "durable"},
+    "sqlite3": {"durable", "sandbox"},
     "fastapi": {"fastapi", "sandbox"},
     "starlette": {"fastapi", "sandbox"},
     "sse_starlette": {"fastapi"},
@@ -62,7 +66,7 @@ ONE_HOME = {
     "rich": {"cli"},
     "opentelemetry": {"telemetry"},
     "trio": {"_tasks", "sandbox"},
-    "asyncio": {"_tasks", "cli", "sandbox"},
+    "asyncio": {"_tasks", "cli", "durable", "sandbox"},
 }
 
 PURE = {
@@ -78,6 +82,7 @@ PURE = {
     "_quota",
     "_prompts",
     "_hearsay",
+    "durable._orders",
     "sandbox._engine",
     "sandbox._state",
     "sandbox._webhooks",
@@ -181,7 +186,7 @@ def test_importing_the_package_loads_no_extra():
     assert not set(loaded) & {
         "fastapi", "starlette", "uvicorn", "pydantic", "cyclopts", "trio", "pytest",
         "aiohttp", "pyreqwest", "rich", "httpx", "phonenumbers", "cryptography", "sse_starlette",
-        "aiohttp_sse", "opentelemetry",
+        "aiohttp_sse", "opentelemetry", "dbos", "sqlalchemy",
     }  # fmt: skip
     assert not [name for name in loaded if name.startswith("paynexus_async.cli")]
 

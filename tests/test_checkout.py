@@ -468,9 +468,16 @@ def test_busy_says_when_to_come_again():
 
 
 def test_a_duplicate_opens_nobody_elses_stream():
-    """Whoever guesses a phone and an amount is given no token."""
+    """Whoever guesses a phone and an amount is given no token, and told what its owner may do."""
     error = DuplicatePaymentError("open", payment=PAYMENT, attempt=lost().attempt)
-    assert "token" not in checkout.answer_to(error, Tokens(SECRET), {}).document
+    answer = checkout.answer_to(error, Tokens(SECRET), {})
+    assert "token" not in answer.document
+    assert REFERENCE not in answer.body.decode()
+    words = (
+        "A request for this amount may already be on that phone: please answer it there, or wait "
+        "until it has ended. Nothing was sent now."
+    )
+    assert (answer.status, answer.document["detail"]) == (409, words)
 
 
 def test_accepted_is_answered_with_a_token():

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import httpx
 import looptime
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from dbos import DBOS
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
@@ -29,16 +31,19 @@ from paynexus_async.sandbox import (
     SECRET_KEY,
     Ledger,
     Request,
+    SandboxServer,
     create_app,
     load_scenarios,
 )
 
-from .fakes import FakeServer
+from .fakes import PHONE, FakeServer
 
 README = Path(__file__).parents[1] / "README.md"
 SHOP = README.parent / "examples" / "shop"
 TEXT = README.read_text("utf-8") if README.exists() else ""
-BLOCKS = list(Document.parse(str(README), CodeBlockParser("python", lambda example: None)))
+ALL_BLOCKS = list(Document.parse(str(README), CodeBlockParser("python", lambda example: None)))
+(DURABLE,) = (block for block in ALL_BLOCKS if "import DBOS" in block.parsed)
+BLOCKS = [block for block in ALL_BLOCKS if block is not DURABLE]
 
 
 async def run(example: Example, namespace: dict[str, Any]) -> None:
@@ -135,6 +140,44 @@ def test_every_python_block_runs(block: Example, ledger: Ledger, capsys, monkeyp
     anyio.run(main, backend_options={"loop_factory": looptime.new_event_loop})
     if "paid:" in block.parsed:
         assert "paid: " in capsys.readouterr().out
+
+
+def test_the_block_that_loses_nothing_runs(monkeypatch, tmp_path, capsys):
+    """On the time of the engine's threads, which does not jump."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAYNEXUS_CHECKOUT_SECRET", "a secret of thirty-two characters")
+    monkeypatch.setenv("PAYNEXUS_DURABLE_SECRET", "a secret of thirty-two characters")
+    ledger = Ledger(clock=time.time, speed=100)
+
+    async def main() -> None:
+        namespace: dict[str, Any] = {"__name__": "shop"}
+        await run(DURABLE, namespace)
+        app = namespace["app"]
+        async with app.router.lifespan_context(app) as state:
+
+            async def served(scope: Any, receive: Any, send: Any) -> None:
+                await app({**scope, "state": dict(state)}, receive, send)
+
+            transport = httpx.ASGITransport(served)
+            async with httpx.AsyncClient(transport=transport, base_url="http://shop") as browser:
+                order = {"id": "order-12345", "phone": "0746990866"}
+                for _ in range(2):
+                    answer = await browser.post("/pay", json=order)
+                    assert answer.status_code == 202
+                stream = await browser.get(f"/paynexus/events/{answer.json()['token']}")
+                assert '"state": "completed"' in stream.text
+                handle = await state["paynexus_durable"].pay("order-12345", amount=100, phone=PHONE)
+                assert (await handle.outcome()).succeeded
+
+    try:
+        with SandboxServer(ledger) as server:
+            monkeypatch.setenv("PAYNEXUS_BASE_URL", server.url)
+            monkeypatch.setenv("PAYNEXUS_SECRET_KEY", SECRET_KEY)
+            anyio.run(main)
+    finally:
+        DBOS.destroy(destroy_registry=True)
+    assert [prompt.description for prompt in ledger.prompts] == ["order-12345"]
+    assert f"paid: order-12345 {ledger.records[0].receipt}" in capsys.readouterr().out
 
 
 def test_the_shop_of_the_readme_is_the_one_that_is_tested():

@@ -1,8 +1,9 @@
-"""`python -m examples.checkout_aiohttp [PORT]`: the shop, and a PayNexus for it, right here."""
+"""`python -m examples.checkout_aiohttp [--durable] [PORT]`: the shop, with a PayNexus for it."""
 
 import os
 import secrets
 import sys
+import tempfile
 import time
 
 from aiohttp import web
@@ -10,18 +11,25 @@ from aiohttp import web
 from paynexus_async.sandbox import PUBLIC_KEY, SECRET_KEY, Ledger, SandboxServer
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    is_durable = "--durable" in sys.argv
+    port = int(next((word for word in sys.argv[1:] if word != "--durable"), 8000))
     ledger = Ledger(clock=time.time, plan="basic", seed=time.time_ns())
     webhook = ledger.webhooks.register(f"http://127.0.0.1:{port}/paynexus/webhooks")
-    with SandboxServer(ledger) as sandbox:
+    with SandboxServer(ledger) as sandbox, tempfile.TemporaryDirectory() as folder:
         os.environ |= {
             "PAYNEXUS_BASE_URL": sandbox.url,
             "PAYNEXUS_SECRET_KEY": SECRET_KEY,
             "PAYNEXUS_PUBLIC_KEY": PUBLIC_KEY,
             "PAYNEXUS_WEBHOOK_SECRET": webhook.secret,
             "PAYNEXUS_CHECKOUT_SECRET": secrets.token_urlsafe(),
+            "PAYNEXUS_DURABLE_SECRET": secrets.token_urlsafe(),
+            "SHOP_DATABASE": f"sqlite:///{folder}/shop.sqlite",  # this PayNexus forgets, too
         }
-        from .app import create_app  # the shop finds its keys
+        # The shop finds its keys.
+        if is_durable:
+            from .durable import create_app
+        else:
+            from .app import create_app
 
         print(f"The shop:   http://127.0.0.1:{port}/")
         print(f"The phones: {sandbox.page_url}  (the PIN is 1234)", flush=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from paynexus_async import AsyncPayNexus, WebhookEvent
+from paynexus_async import AsyncPayNexus, InvalidRequestError, WebhookEvent
 from paynexus_async.aiohttp import PAYNEXUS, Checkout
 
 PAGE = Path(__file__).parents[1] / "checkout_page"
@@ -26,11 +26,14 @@ routes = web.RouteTableDef()
 @routes.post("/pay")
 async def pay(request: web.Request) -> web.Response:
     """Ask for the money; the page follows the payment by the token of this answer."""
-    order = await request.json()  # a real shop takes the amount from its own order
+    try:
+        order = await request.json()  # a real shop takes the amount from its own order
+        amount, phone = order["amount"], order["phone"]
+    except (LookupError, TypeError, ValueError) as error:
+        msg = "an order is a JSON object with a phone and an amount"
+        raise InvalidRequestError(msg) from error  # `checkout` answers 422 and says it
     description = f"Order #{secrets.token_hex(3)}"  # its own: a lost payment is found by it
-    payment = await request.app[PAYNEXUS].initiate_payment(
-        order["amount"], order["phone"], description
-    )
+    payment = await request.app[PAYNEXUS].initiate_payment(amount, phone, description)
     return checkout.accepted(payment)
 
 

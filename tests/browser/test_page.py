@@ -286,7 +286,7 @@ def test_a_webhook_stands_in_the_log_with_its_answer_and_is_sent_again(
     with socket.create_server(("127.0.0.1", 0)) as shop:
         url = f"http://127.0.0.1:{shop.getsockname()[1]}/hook"
     ledger.webhooks.register(url)  # where nobody listens any more
-    checkout()
+    paid = checkout()
     row = page.get_by_role("row").filter(has_text="payment.initiated")
     expect(row).to_contain_text(url)
     expect(row.get_by_role("cell").nth(3)).to_have_text("none")
@@ -297,6 +297,8 @@ def test_a_webhook_stands_in_the_log_with_its_answer_and_is_sent_again(
     expect(again).to_be_focused()  # a row that comes takes it from nobody
     again.click()
     expect(page.get_by_role("row").filter(has_text="payment.initiated")).to_have_count(2)
+    phone(page).get_by_role("button", name="Cancel").click()
+    assert paid.result().status == "cancelled"
 
 
 def test_a_page_says_that_the_sandbox_has_gone_and_comes_back_by_itself(browser, ledger, expect):

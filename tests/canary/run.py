@@ -23,6 +23,7 @@ LEFT_OUT: Final = (
     "tests/browser",  # a phone shows its own number, and a page's script knows the one to prompt
     "tests/storms",  # keys of their own
     "tests/canary",
+    "tests/crash",  # its workers are processes of their own, and its judge reads their rows
     # These two show keys and phones on purpose: planted defects, and half of a key as foreign words.
     # Each judges everything that is said in it by itself.
     "tests/simulation",

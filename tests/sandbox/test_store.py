@@ -387,6 +387,7 @@ class Process:
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         headers = {"X-API-Key": SECRET_KEY}
+        options = {"timeout": 60, **options}  # a machine that runs tests may be slow
         return httpx.request(method, f"{self.root}{path}", headers=headers, **options).json()
 
 
