@@ -308,6 +308,8 @@ class _Night:
         ended = worker.reap()
         if ended != -signal.SIGKILL:
             self._run.verdict.hold("workers that ended by themselves", [f"{worker.life}: {ended}"])
+            if self._run.shows:
+                print((Path(self._shop.folder) / "log").read_text()[-20_000:], flush=True)
         claimed, unclaimed = set[str](), set[str]()
         is_ready = self._is_ready(worker)
         if is_ready:

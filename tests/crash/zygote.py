@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import os
@@ -129,6 +130,7 @@ def _live(line: str, log: int) -> int:
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    faulthandler.enable(log)  # native code that ends a life is to say where
     shop, life = read(line)
     try:
         asyncio.run(worker.live(shop, life))

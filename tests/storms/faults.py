@@ -22,6 +22,7 @@ from paynexus_async import (
 )
 from paynexus_async.sandbox import SECRET_KEY, Ledger, SandboxServer
 
+from ..stopwatch import Stopwatch
 from .cancel import SECOND_TRIES_FROM, amount_of, phone_of, tasks_alive
 from .proxy import HEALTHY, Fault, FaultProxy, random_fault
 from .report import Report
@@ -44,13 +45,14 @@ class Verdicts:
     duplicate: set[int] = field(default_factory=set)
     other: dict[int, str] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     async def ask(
         self, paynexus: AsyncPayNexus, number: int, timeout: float, base: int = 0
     ) -> None:
         """Initiate once, and note what the client says."""
         named = paynexus.with_options(default_headers={STORM_HEADER: str(base + number)})
-        started = anyio.current_time()
+        started = self.watch.seconds
         try:
             payment = await named.initiate_payment(
                 amount_of(number), phone_of(number), timeout=timeout
@@ -69,7 +71,7 @@ class Verdicts:
                 self.other[number] = repr(error)
         except PayNexusError as error:
             self.other[number] = repr(error)
-        self.took.append(anyio.current_time() - started)
+        self.took.append(self.watch.seconds - started)
 
 
 @dataclass
@@ -152,9 +154,10 @@ async def _ask_all(
         for number in left:
             await verdicts.ask(paynexus, number, timeout, base)
 
-    async with anyio.create_task_group() as group:
-        for _ in range(CALLERS):
-            group.start_soon(caller)
+    with verdicts.watch:
+        async with anyio.create_task_group() as group:
+            for _ in range(CALLERS):
+                group.start_soon(caller)
     return verdicts
 
 

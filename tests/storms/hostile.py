@@ -13,13 +13,13 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from paynexus_async import AsyncPayNexus, PayNexusError
 
 from ..hostile.server import BEHAVIOURS, MIB, Behaviour, Connection, HostileServer, answer, healthy
+from ..stopwatch import Stopwatch
 from .recorder import ROOT
 from .report import Report
 
@@ -141,12 +141,13 @@ def _weigh() -> float:
 
 async def _read(paynexus: AsyncPayNexus) -> tuple[float, float, str]:
     """Read once, and say what that cost."""
-    before, started, error = _weigh(), time.monotonic(), "none"
-    try:
-        await paynexus.get_payment_status("PNXABC123DEF")
-    except PayNexusError as raised:
-        error = type(raised).__name__
-    return _status("VmHWM") - before, time.monotonic() - started, error
+    before, error = _weigh(), "none"
+    with Stopwatch() as watch:
+        try:
+            await paynexus.get_payment_status("PNXABC123DEF")
+        except PayNexusError as raised:
+            error = type(raised).__name__
+        return _status("VmHWM") - before, watch.seconds, error
 
 
 async def _main(url: str, transport: str, timeout: str) -> None:
