@@ -16,12 +16,15 @@ class Stopwatch:
 
     What a test says of real time is said of the product: that a shared machine gave its processors
     to somebody else for some seconds is no news of it.
+
+    Attributes:
+        stood_still: the seconds for which it was not.
     """
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="stopwatch", daemon=True)
-        self._stood_still = 0.0
+        self.stood_still = 0.0
 
     def __enter__(self) -> Self:
         self._began = self._ticked = time.monotonic()
@@ -36,12 +39,12 @@ class Stopwatch:
     def seconds(self) -> float:
         """The seconds so far."""
         now = time.monotonic()
-        return now - self._began - self._stood_still - self._late(now)
+        return now - self._began - self.stood_still - self._late(now)
 
     def _tick(self) -> None:
         while not self._stopped.wait(_TICK_SECONDS):
             now = time.monotonic()
-            self._stood_still += self._late(now)
+            self.stood_still += self._late(now)
             self._ticked = now
 
     def _late(self, now: float) -> float:
