@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SandboxServer", "serve"]
 
+_START_SECONDS_MAX: Final = 10.0
 _STOP_SECONDS_MAX: Final = 10.0
 _PORT_MAX: Final = 65_535
 
@@ -89,8 +90,14 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, ledger: Ledger, events: Events) -> None:
         super().__init__(config)
+        self.is_up = threading.Event()
         self._ledger = ledger
         self._events = events
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        self.is_up.set()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until it is told to stop."""
@@ -134,7 +141,7 @@ class SandboxServer:
         self.ledger = ledger
         self._address = (host, port)
         self._socket: socket.socket | None = None
-        self._server: uvicorn.Server | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -186,11 +193,13 @@ class SandboxServer:
             timeout_graceful_shutdown=1,
         )
         self._server = _Server(config, self.ledger, app.state.events)
-        # The socket listens already: who connects before the loop runs waits in its queue.
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name="paynexus-sandbox", daemon=True
         )
         self._thread.start()
+        # Not for those who call, whose connections would wait in the socket's queue. But uvicorn
+        # logs that it starts: that must not meet a logging that the caller is about to set up.
+        self._server.is_up.wait(_START_SECONDS_MAX)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -384,7 +384,7 @@ class _Night:
         with self._working(_DEAD) as worker:
             self._retired.add(_DEAD)
             worker.signal(signal.SIGKILL)
-            worker.wait(10)
+            worker.is_reaped.wait(60)  # by the thread that has begun it, and closes its handle
             self._left_by_dead = owned(self._engine, executor_id(_DEAD))
 
     @contextmanager

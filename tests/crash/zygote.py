@@ -34,6 +34,7 @@ class Worker:
     def __init__(self, zygote: Zygote, life: Life, pid: int) -> None:
         self.life = life
         self.began = time.monotonic()
+        self.is_reaped = threading.Event()
         self._zygote = zygote
         self._pid = pid
         self._handle = os.pidfd_open(pid)  # the zygote reaps it only when told: it is this process
@@ -50,7 +51,9 @@ class Worker:
         """Return how it ended, when it has: below 0 by a signal."""
         self.wait(60)
         os.close(self._handle)
-        return self._zygote.ask({"reap": self._pid})
+        ended = self._zygote.ask({"reap": self._pid})
+        self.is_reaped.set()
+        return ended
 
 
 class Zygote:

@@ -139,6 +139,7 @@ def test_a_server_starts_and_stops_quickly_with_connections_open(ledger: Ledger)
             began = watch.seconds
         assert watch.seconds - began < 2
     with server:  # and may be started again
+        assert server._server.started  # whatever it logs of that, it has logged
         assert httpx.get(server.url).status_code == 401
 
 
