@@ -25,6 +25,7 @@ from paynexus_async import (
     PaymentOutcomeUnknown,
     PayNexusError,
     QuotaExhaustedError,
+    RateLimitError,
 )
 
 from ..stopwatch import Stopwatch
@@ -84,26 +85,27 @@ async def test_an_initiate_is_sent_once_and_judged_truly(name, caplog, transport
                 assert watch.seconds < TIMEOUT + 1
             error = caught.value
 
-            if name in REJECTED:
-                assert isinstance(error, APIStatusError)
-                assert f"refuse {error.status_code}" == name
-                assert "No prompt was sent" in str(error)
-            elif name in MISMATCHED:
-                assert isinstance(error, PaymentMismatchError)
-                assert error.answered.reference == DATA["reference"]
-            elif isinstance(error, APIConnectionError):  # a reset may come before the first byte
-                assert (
-                    name == "reset at once" or watch.stood_still > TIMEOUT / 2
-                )  # or no connection
+            # Where the machine stood still, the time was over before an answer, or a connection.
+            is_late = watch.stood_still > TIMEOUT / 2
+            if isinstance(error, APIConnectionError):  # a reset may come before the first byte
+                assert is_late or name == "reset at once"
                 assert error.never_sent
                 assert server.heads == []
-            else:
-                assert isinstance(error, PaymentOutcomeUnknown)
+            elif isinstance(error, PaymentOutcomeUnknown):
+                assert is_late or name not in REJECTED | MISMATCHED
                 assert error.error.__cause__ is None or not isinstance(
                     error.error.__cause__, APIError
                 )
+            elif name in REJECTED:
+                assert isinstance(error, APIStatusError)
+                assert f"refuse {error.status_code}" == name
+                assert "No prompt was sent" in str(error)
+            else:
+                assert name in MISMATCHED
+                assert isinstance(error, PaymentMismatchError)
+                assert error.answered.reference == DATA["reference"]
             assert server.initiates <= 1
-            if name not in {"reset at once", "never read"} and watch.stood_still < TIMEOUT / 2:
+            if name not in {"reset at once", "never read"} and not is_late:
                 assert server.initiates == 1  # those two read nothing
             assert not any(b"/elsewhere" in head for head in server.heads)
 
@@ -112,7 +114,7 @@ async def test_an_initiate_is_sent_once_and_judged_truly(name, caplog, transport
             assert "746990866" not in said
 
             server.behaviour = healthy
-            if name == "refuse 429":  # everybody pauses
+            if name == "refuse 429" and isinstance(error, RateLimitError):  # everybody pauses
                 with pytest.raises(QuotaExhaustedError, match="nothing was sent"):
                     await paynexus.get_payment_status("PNXABC123DEF", timeout=5)
             else:
@@ -128,11 +130,14 @@ async def test_a_read_ends_in_an_error_of_ours_and_in_time(name, transport):
     with HostileServer(BEHAVIOURS[name]) as server:
         async with client(server, transport=transport, max_retries=0) as paynexus:
             with Stopwatch() as watch:
-                if name in MISMATCHED or name == "no reference":
-                    assert isinstance(await paynexus.get_payment_status("PNXABC123DEF"), Payment)
+                try:
+                    answered = await paynexus.get_payment_status("PNXABC123DEF")
+                except APIError:
+                    is_late = watch.stood_still > TIMEOUT / 2
+                    assert is_late or name not in MISMATCHED | {"no reference"}
                 else:
-                    with pytest.raises(APIError):
-                        await paynexus.get_payment_status("PNXABC123DEF")
+                    assert name in MISMATCHED | {"no reference"}
+                    assert isinstance(answered, Payment)
                 assert watch.seconds < TIMEOUT + 1
 
 
