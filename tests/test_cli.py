@@ -71,6 +71,19 @@ def test_in_a_pipe_it_prints_plain_lines(shell: Shell):
     assert "\x1b" not in out
 
 
+@pytest.mark.parametrize(
+    ("phone", "amount", "description"),
+    [("07469", "100", "x"), ("0746990866", "5", "x" * 1_000)],
+)
+def test_no_prompt_is_announced_that_cannot_be_sent(shell: Shell, phone, amount, description):
+    """What is wrong is all that is said: a phone that is none, too many words."""
+    ended, out, err = shell("pay", phone, amount, "--description", description, "--sandbox")
+    assert ended != 0
+    assert "a prompt" not in out + err
+    assert len(err.splitlines()) == 1
+    assert not shell.ledger.calls
+
+
 def test_for_programs_it_prints_json_lines(shell: Shell):
     """The last line is the result."""
     shell.ledger.script(Scenario("odd", (Step(2, "completed", {"amount": "100.50"}),)))

@@ -26,6 +26,7 @@ from .. import (
     mask_phones,
 )
 from .._discreet import discreet, quoted
+from .._wire import Intent
 from . import _session
 from ._bulk import CODES, Unfinished, check, wait_all
 from ._doctor import CODES as CODES_OF_DOCTOR
@@ -284,6 +285,7 @@ async def _pay(
     paynexus: AsyncPayNexus,
     journey: _Journey,
 ) -> Exit:
+    Intent.of(amount, phone, description, paynexus.environment)  # else a prompt would be announced
     journey.report.phase(f"a prompt for KES {amount} to {mask_phones(phone)}")
     journey.sending = True
     try:
