@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import make_url
@@ -23,6 +24,8 @@ _SQLITE_CONNECTIONS: Final = 2
 engine's 20 connections, 64 workflows at a time ran at 32 a second, and the slowest step took 2.7 s;
 with 2, at 57 a second and 0.9 s."""
 
+_BUSY_SECONDS: Final = 30.0
+"""How long a SQLite file may be another's."""
 
 _IDLE_TRANSACTION_SECONDS: Final = 10.0
 """After which PostgreSQL takes the locks from a worker that stands still in a transaction: the
@@ -79,12 +82,26 @@ def dbos_config(
 
 
 def _prepare(path: str) -> None:
-    database = sqlite3.connect(path, timeout=30)
+    database = sqlite3.connect(path, timeout=_BUSY_SECONDS)
     try:
-        database.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(database)
         damage = database.execute("PRAGMA quick_check(1)").fetchone()
     finally:
         database.close()
     if damage != ("ok",):
         msg = f"{path} is damaged: {damage[0]}; nothing was sent, restore it before you go on"
         raise sqlite3.DatabaseError(msg)
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Change the mode; SQLite refuses that at once, and does not wait, while another does it."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from ._orders import Order, Outcome, Seen, Told
 
@@ -101,9 +102,18 @@ class Handlers:
     async def prepare(self) -> None:
         """Make the table in the merchant's database, if there is one and it is not there."""
         if self._sessions is not None:
-            async with self._sessions.begin() as session:
-                connection = await session.connection()
-                await connection.run_sync(_METADATA.create_all)
+            try:
+                await _make_tables(self._sessions)
+            except DBAPIError:
+                # Workers that start at one moment all see that it is absent, and one makes it. The
+                # others look again: they find it, or fail as the first time.
+                await _make_tables(self._sessions)
+
+
+async def _make_tables(sessions: async_sessionmaker[AsyncSession]) -> None:
+    async with sessions.begin() as session:
+        connection = await session.connection()
+        await connection.run_sync(_METADATA.create_all)
 
 
 def _where(error: BaseException) -> str:

@@ -7,6 +7,8 @@ import os
 import socket
 import sqlite3
 import sys
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,7 @@ from dbos import DBOS
 from dbos import error as dbos_error
 
 from paynexus_async import ConfigurationError
-from paynexus_async.durable import DurablePayments, Terms, dbos_config
+from paynexus_async.durable import DurablePayments, Terms, _config, dbos_config
 from paynexus_async.sandbox import SECRET_KEY
 
 from .shop import SECRET, Shop
@@ -37,6 +39,39 @@ def test_a_sqlite_file_is_put_into_its_write_ahead_mode(tmp_path: Path):
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     database.close()
+
+
+def test_workers_that_start_together_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """SQLite itself does not wait with a change of mode: it says at once that the file is locked."""
+    path = tmp_path / "orders.sqlite"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        other.execute("ROLLBACK")
+
+    monkeypatch.setattr(_config, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    dbos_config("shop", f"sqlite:///{path}")
+    assert len(waits) == 1
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    other.close()
+
+
+def test_a_sqlite_file_that_stays_anothers_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """After half a minute, which is nothing here."""
+    path = tmp_path / "orders.sqlite"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(_config, "_BUSY_SECONDS", 0)
+    with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+        dbos_config("shop", f"sqlite:///{path}")
+    other.close()
 
 
 def test_the_version_is_pinned(tmp_path: Path):

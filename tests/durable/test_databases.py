@@ -9,18 +9,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 import sqlalchemy as sa
 from anyio import to_thread
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from paynexus_async.durable import Terms, dbos_config
+from paynexus_async.durable._telling import TOLD
 from paynexus_async.sandbox import Scenario, Step
 
 from .shop import ORDER, Shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from paynexus_async.durable import Outcome
 
     from ..postgres import Cluster
 
@@ -197,6 +204,38 @@ async def test_on_postgresql_an_order_is_paid_once(remote: Shop):
         await durable.sweep()
         assert (await handle.outcome()).succeeded
     assert remote.wire.initiates == 1
+
+
+async def test_on_postgresql_workers_that_start_together_make_one_table(
+    remote: Shop, server: Cluster
+):
+    """The server lets all see that it is absent, lets one make it, and refuses it to the others."""
+    url = server.create("merchant").replace("postgresql://", "postgresql+psycopg://")
+    mine, others = create_async_engine(url), sa.create_engine(url)
+
+    async def handle(outcome: Outcome, session: AsyncSession) -> None:
+        pass
+
+    def count(words: str) -> int:
+        with others.connect() as connection:
+            return int(connection.scalar(sa.text(words)) or 0)
+
+    async def commit(made: sa.Connection) -> None:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await remote.until(lambda: count(waiting))
+        made.commit()
+
+    with others.connect() as made:
+        TOLD.create(made)  # and does not commit
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit, made)
+            async with remote.worker(
+                sessions=async_sessionmaker(mine), on_settled=handle
+            ) as durable:
+                assert (await (await durable.pay("order-1", **ORDER)).outcome()).succeeded
+                await remote.until(lambda: count("SELECT count(*) FROM paynexus_told") == 1)
+    await mine.dispose()
+    others.dispose()
 
 
 async def test_a_database_that_restarts_while_a_prompt_is_sent_loses_nothing(

@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.schema import CreateTable
 
 from paynexus_async.durable import Terms, _work
+from paynexus_async.durable._telling import TOLD
 from paynexus_async.durable._work import UNTOLD
 from paynexus_async.sandbox import Scenario, Step
 
@@ -187,6 +189,31 @@ async def test_in_a_transaction_a_handlers_effect_is_there_exactly_once(shop: Sh
         await shop.until(lambda: len(books.done) == 2)
     assert books.done == [("order-1", "expired", 0), ("order-1", "completed", 1)]
     assert books.told == [FIRST, ("paynexus/order-1/1", 1)]
+
+
+async def test_workers_that_start_together_make_one_table(shop: Shop, books: Books):
+    """Another makes it after this one saw that it is absent: this one goes on with that."""
+
+    def make(*_: Any, **__: Any) -> None:
+        with sqlite3.connect(books.path) as other:
+            other.execute(str(CreateTable(TOLD)))
+        other.close()
+
+    sa.event.listen(TOLD, "before_create", make, once=True)
+    async with books.worker(shop) as durable:
+        assert (await (await durable.pay("order-1", **ORDER)).outcome()).succeeded
+        await shop.until(lambda: books.done == [DONE])
+    assert books.told == [FIRST]
+
+
+async def test_a_table_that_cannot_be_made_is_refused_at_the_start(shop: Shop, books: Books):
+    """With the database's own words, and before anything is sent."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///file:{books.path}?mode=ro&uri=true")
+    with pytest.raises(OperationalError, match="readonly"):
+        async with books.worker(shop, sessions=async_sessionmaker(engine)):
+            pass
+    await engine.dispose()
+    assert shop.wire.asked == []
 
 
 async def test_orders_attempts_and_names_do_not_stand_for_one_another(shop: Shop, books: Books):
