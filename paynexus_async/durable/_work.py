@@ -6,7 +6,8 @@ The engine runs a step again whose result it does not have. So the steps are the
    one execution that owns the workflow at that moment.
 2. `send` sends it, in the process whose memory holds the order's token. Anywhere else, and at any
    later time, the token is unknown: then a prompt may be out, and none is sent.
-3. `look` follows the payment for a while: however many status calls that takes, it is one step.
+3. `look` keeps what was found out of the payment, when it had been followed for a while: however
+   many status calls that took, it is one step.
 4. `tell` tells the merchant's handler of an end, or of a later end that overtakes it.
 
 A payment that an order gets to know is made its own in between, by a row that only one order can
@@ -20,6 +21,8 @@ that failed once would fail for ever. What a step does raise is the database's.
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextvars import Context
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from dbos import DBOS, EnqueueOptions, SetWorkflowID, WorkflowSerializationFormat
@@ -42,7 +45,7 @@ from ._orders import (
 from ._sending import Claim, Prompts, interrupted, is_within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from ..client import AsyncPayNexus
     from ._records import Records
@@ -167,7 +170,10 @@ class Work:
         self, body: Callable[..., Coroutine[None, None, Kept]], args: tuple[object, ...]
     ) -> Kept:
         """Run a workflow where the client lives, which need not be where the engine runs it."""
-        self.running.add(DBOS.workflow_id or "")
+        workflow_id = DBOS.workflow_id or ""
+        if workflow_id not in self.running:  # `begin` did not start it: it was read from its row
+            _share_words(args)
+            self.running.add(workflow_id)
         while self._loop is None:  # noqa: ASYNC110  # two threads share this
             await asyncio.sleep(_NOT_READY_SECONDS)  # recovered before the application is ready
         if self._loop is asyncio.get_running_loop():
@@ -239,9 +245,11 @@ class Work:
     # --- The payment
 
     async def _follow(self, order: Order, seen: Seen, told: Told, number: int) -> Kept:
-        known = seen = await self._own(order, seen)
-        seen = await self._long_step("look", lambda: self.looks.look(order, known))
         seen = await self._own(order, seen)
+        # Not within the step: of one that runs, the engine holds as much as of all the rest.
+        if not await self._has_kept("look"):
+            seen = await self.looks.look(order, seen)
+        seen = await self._own(order, await self._kept("look", seen))
         state = OrderState(seen["state"])
         if state.is_end and state != told["state"]:
             told = await self._tell(order, seen, told)
@@ -284,6 +292,23 @@ class Work:
             return seen, handle.get_workflow_id()
         except dbos_error.DBOSWorkflowIDInUseError:
             return seen, following  # somebody resolved the order meanwhile: that goes on with it
+
+    async def _has_kept(self, step: str) -> bool:
+        """Whether this workflow is run again, and had come so far."""
+        async with self._turns:
+            asked = DBOS.list_workflow_steps_async(DBOS.workflow_id or "", load_output=False)
+            # As nobody's: the answer to what a workflow asks would be kept as one more step.
+            kept = await asyncio.create_task(asked, context=Context())
+        return any(one["function_name"] == step for one in kept)
+
+    async def _kept(self, step: str, result: T) -> T:
+        """Keep what a step has come to, and return what it had before, if this is another run."""
+
+        async def keep() -> T:
+            return result
+
+        async with self._turns:
+            return await DBOS.run_step_async({"name": step}, keep)
 
     async def _long_step(self, name: str, work: Callable[[], Coroutine[None, None, T]]) -> T:
         """Run a step that many others may run beside; before and after it, in its turn."""
@@ -351,6 +376,19 @@ async def _step(name: str, work: Callable[[], Coroutine[None, None, T]]) -> T:
         return await work()
 
     return await DBOS.run_step_async({"name": name}, run)
+
+
+def _share_words(stored: Iterable[object]) -> None:
+    """Let rows that were read have one copy of their words, and not each its own.
+
+    In place, as the engine keeps what it read: so only what nobody else has by now.
+    """
+    for one in stored:
+        if isinstance(one, dict):
+            words = {sys.intern(word): value for word, value in one.items()}
+            _share_words(words.values())
+            one.clear()
+            one.update(words)
 
 
 async def _owner_of(workflow_id: str) -> object:

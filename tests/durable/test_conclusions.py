@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,16 @@ import pytest
 
 from paynexus_async import APIConnectionError, PaymentOutcomeUnknown
 from paynexus_async._seal import Seal
-from paynexus_async.durable import DurablePayments, OrderState
+from paynexus_async.durable import DurablePayments, OrderState, _work
 from paynexus_async.durable._records import Records
 from paynexus_async.durable._sending import _seen_of_error
 from paynexus_async.durable._telling import Handlers
+from paynexus_async.durable._work import _share_words
 from paynexus_async.models import Attempt, Payment
+from paynexus_async.sandbox import Scenario, Step
 from paynexus_async.status import PaymentStatus
+
+from .shop import ORDER
 
 if TYPE_CHECKING:
     from .shop import Shop
@@ -93,6 +98,34 @@ async def test_what_comes_after_the_application_is_over_stays_as_it_is(shop: Sho
         finally:
             work._loop = here
         assert not work.running
+
+
+def test_rows_that_are_read_have_one_copy_of_their_words():
+    """They say the same as before; and only values are each one's own."""
+    text = '{"order_id": "order-1", "payment": {"payment_reference": "PNX1"}, "attempt": 1}'
+    rows = [json.loads(text), json.loads(text)]
+    _share_words(rows)
+    assert rows == [json.loads(text)] * 2
+    for one, other in (rows, (rows[0]["payment"], rows[1]["payment"])):
+        assert all(mine is theirs for mine, theirs in zip(one, other, strict=True))
+
+
+@pytest.mark.anyio
+async def test_only_what_was_read_from_a_row_is_changed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    """What this process began may be in other hands, which write it down meanwhile."""
+    shared: list[Any] = []
+    monkeypatch.setattr(_work, "_share_words", shared.append)
+    shop.ledger.script(Scenario("slower", (Step(1, "processing"), Step(600, "completed"))))
+    async with shop.worker() as durable:
+        await (await durable.pay("order-1", **ORDER)).payment()
+        await shop.until(lambda: durable._work.looks.bursts)
+        assert not shared
+        await shop.crash()
+    async with shop.worker() as durable:
+        await shop.until(lambda: durable._work.looks.bursts)
+        assert [args[0]["order_id"] for args in shared] == ["order-1"]
 
 
 @pytest.mark.anyio

@@ -362,10 +362,10 @@ async def test_of_two_calls_at_a_time_one_takes_effect(shop: Shop, books: Books)
 
 
 @pytest.mark.parametrize("transactional", [True, False])
-async def test_a_process_that_dies_after_the_handler_does_not_call_it_again(
+async def test_a_process_that_dies_after_the_handler_calls_it_and_paynexus_no_more(
     shop: Shop, books: Books, monkeypatch: pytest.MonkeyPatch, transactional: bool
 ):
-    """Its return was on disk; a workflow that breaks after it goes on from there."""
+    """What was seen, and that it was told, is on disk: a workflow that breaks goes on from there."""
     due = _work.seconds_to_next_look
     reached = asyncio.Event()
 
@@ -384,8 +384,10 @@ async def test_a_process_that_dies_after_the_handler_does_not_call_it_again(
         await shop.crash()
     monkeypatch.setattr(_work, "seconds_to_next_look", due)
     assert shop.rows()[1][1] == "PENDING"
+    asked = list(shop.wire.asked)
     async with books.worker(shop, **options) as durable:
         await shop.until_over()
+        assert shop.wire.asked == asked
         view = await shop.view(durable, "order-1")
         assert (view.told, view.is_over) == ("completed", True)
     if transactional:
