@@ -191,11 +191,15 @@ def _is_past(sought: Sought, payments: Sequence[Payment], clock: _Clock | None) 
 
 
 def _judge(
-    sought: Sought, payments: Iterable[Payment], clock: _Clock | None, known: Known
+    sought: Sought, payments: Sequence[Payment], clock: _Clock | None, known: Known
 ) -> Resolution:
     """Say what the list means."""
     others = [payment for payment in payments if known.mine(payment) is None]
-    matches = [(_match(sought, payment, clock), payment) for payment in others]
+    # Where others bear a description, one without may be of a prompt that had another, or none.
+    is_described = any(payment.description for payment in payments)
+    matches = [
+        (_match(sought, payment, clock, is_described=is_described), payment) for payment in others
+    ]
     possible = [
         (_Match.MAYBE if known.taken(payment) else match, payment)
         for match, payment in matches
@@ -220,7 +224,7 @@ def _judge(
     return _none(sought, clock)
 
 
-def _match(sought: Sought, payment: Payment, clock: _Clock | None) -> _Match:
+def _match(sought: Sought, payment: Payment, clock: _Clock | None, *, is_described: bool) -> _Match:
     """Compare what an item tells with what was sent."""
     intent = sought.intent
     if payment.amount is not None and payment.amount != intent.amount:
@@ -233,6 +237,8 @@ def _match(sought: Sought, payment: Payment, clock: _Clock | None) -> _Match:
         return _Match.NO
     is_whole = payment.amount is not None and payment.phone is not None and _has_name(payment)
     if not is_whole or is_timely is not _Timely.YES or describes is False:
+        return _Match.MAYBE
+    if is_described and intent.description and describes is None:
         return _Match.MAYBE
     # A masked phone is that of many.
     return _Match.LIKELY if describes or _is_phone(intent, payment) else _Match.MAYBE

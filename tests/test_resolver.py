@@ -241,6 +241,23 @@ async def test_what_a_list_shows_decides(server: FakeServer, name, kind, items):
         assert len(server.requests) == 2  # time would not change it
 
 
+async def test_in_a_list_that_has_descriptions_one_without_is_not_told(server: FakeServer):
+    """It may be of a till beside, which asked the same customer for as much just before."""
+    async with server.client() as paynexus:
+        shop = Shop(server)
+        error = await shop.lose(paynexus)
+        bare, strange = shop.item(description=None), shop.item(**OTHER, amount=7)
+        shop.lists(bare, strange)
+        resolution = await paynexus.find_payment(error)
+        assert isinstance(resolution, PaymentStillUnknown)
+        assert [one.reference for one in resolution.candidates] == ["PNXABC123DEF"]
+    async with server.client() as paynexus:
+        shop = Shop(server)
+        error = await shop.lose(paynexus, None)  # this one had none
+        shop.lists(bare, strange)
+        assert isinstance(await paynexus.find_payment(error), PaymentFound)
+
+
 async def test_without_a_description_the_time_decides(server: FakeServer):
     """One payment like it is found; two are not told apart."""
     async with server.client() as paynexus:
