@@ -120,7 +120,7 @@ async def test_only_what_was_read_from_a_row_is_changed(
     shop.ledger.script(Scenario("slower", (Step(1, "processing"), Step(600, "completed"))))
     async with shop.worker() as durable:
         await (await durable.pay("order-1", **ORDER)).payment()
-        await shop.until(lambda: durable._work.looks.bursts)
+        await shop.until(lambda: [row[1] for row in shop.rows()] == ["SUCCESS", "PENDING"])
         assert not shared
         await shop.crash()
     async with shop.worker() as durable:

@@ -221,8 +221,8 @@ async def test_on_postgresql_workers_that_start_together_make_one_table(
             return int(connection.scalar(sa.text(words)) or 0)
 
     async def commit(made: sa.Connection) -> None:
-        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        await remote.until(lambda: count(waiting))
+        waiting = "wait_event_type = 'Lock' AND datname = current_database()"
+        await remote.until(lambda: count(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}"))
         made.commit()
 
     with others.connect() as made:
