@@ -192,7 +192,7 @@ async def test_only_an_unknown_order_is_resolved(shop: Shop):
 async def test_an_order_that_is_given_up_is_resolved_too(shop: Shop):
     """Nothing of it waits any more."""
     shop.ledger.script("other-amount")
-    terms = Terms(watch_seconds=1, handler_seconds=600)
+    terms = Terms(watch_seconds=30, handler_seconds=600)
     async with shop.worker(terms=terms) as durable:
         handle = await durable.pay("order-1", **ORDER)
         await shop.until_waiting()

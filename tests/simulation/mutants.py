@@ -423,8 +423,8 @@ def _polls() -> Plant:
 def _finds_any_amount() -> Plant:
     real = _resolver._match
 
-    def match(sought: Any, payment: Payment, clock: Any) -> Any:
-        return real(sought, attrs.evolve(payment, amount=sought.intent.amount), clock)
+    def match(sought: Any, payment: Payment, clock: Any, **options: Any) -> Any:
+        return real(sought, attrs.evolve(payment, amount=sought.intent.amount), clock, **options)
 
     return patch.object(_resolver, "_match", match)
 
