@@ -311,7 +311,10 @@ class Work:
             return await DBOS.run_step_async({"name": step}, keep)
 
     async def _long_step(self, name: str, work: Callable[[], Coroutine[None, None, T]]) -> T:
-        """Run a step that many others may run beside; before and after it, in its turn."""
+        """Run a step that many others may run beside; before and after it, in its turn.
+
+        Unlike a look, what a merchant's handler asks of the engine must not become the workflow's.
+        """
         turns, has_turn = self._turns, False
 
         async def begin() -> None:
