@@ -394,3 +394,23 @@ async def test_a_process_that_dies_after_the_handler_calls_it_and_paynexus_no_mo
         assert (books.calls, books.done) == (1, [DONE])
     else:
         assert len(shop.told) == 1
+
+
+async def test_a_handler_that_was_at_work_when_its_process_died_is_called_again(shop: Shop):
+    """With the same outcome, for which nobody is asked again."""
+
+    async def work(outcome: Outcome) -> None:
+        if len(shop.told) == 1:
+            await asyncio.Event().wait()
+
+    shop.on_told = work
+    async with shop.worker() as durable:
+        await durable.pay("order-1", **ORDER)
+        await shop.until_told()
+        await shop.crash()
+    asked = list(shop.wire.asked)
+    async with shop.worker() as durable:
+        await shop.until_over()
+        assert (await shop.view(durable, "order-1")).told == "completed"
+    assert shop.told[1:] == shop.told[:1]
+    assert shop.wire.asked == asked
