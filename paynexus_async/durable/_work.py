@@ -308,7 +308,7 @@ class Work:
             return result
 
         async with self._turns:
-            return await DBOS.run_step_async({"name": step}, keep)
+            return await _step(step, keep)
 
     async def _long_step(self, name: str, work: Callable[[], Coroutine[None, None, T]]) -> T:
         """Run a step that many others may run beside; before and after it, in its turn.

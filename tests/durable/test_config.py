@@ -22,6 +22,7 @@ from paynexus_async.sandbox import SECRET_KEY
 from .shop import SECRET, Shop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -41,13 +42,19 @@ def test_a_sqlite_file_is_put_into_its_write_ahead_mode(tmp_path: Path):
     database.close()
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another process, which has the file of the orders for itself."""
+    connection = sqlite3.connect(tmp_path / "orders.sqlite", isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
 def test_workers_that_start_together_wait_for_one_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    other: sqlite3.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """SQLite itself does not wait with a change of mode: it says at once that the file is locked."""
-    path = tmp_path / "orders.sqlite"
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -55,23 +62,19 @@ def test_workers_that_start_together_wait_for_one_another(
         other.execute("ROLLBACK")
 
     monkeypatch.setattr(_config, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    dbos_config("shop", f"sqlite:///{path}")
+    dbos_config("shop", f"sqlite:///{tmp_path / 'orders.sqlite'}")
     assert len(waits) == 1
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    other.close()
 
 
+@pytest.mark.usefixtures("other")
 def test_a_sqlite_file_that_stays_anothers_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """After half a minute, which is nothing here."""
-    path = tmp_path / "orders.sqlite"
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
     monkeypatch.setattr(_config, "_BUSY_SECONDS", 0)
     with pytest.raises(sqlite3.OperationalError, match="database is locked"):
-        dbos_config("shop", f"sqlite:///{path}")
-    other.close()
+        dbos_config("shop", f"sqlite:///{tmp_path / 'orders.sqlite'}")
 
 
 def test_the_version_is_pinned(tmp_path: Path):
